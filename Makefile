@@ -1,0 +1,42 @@
+# `make run` and `make test` are the README's two commands; each does all the set-up that it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NATIVE := $(wildcard native/*.c native/*.h)
+
+.PHONY: setup run test lint types bench docs clean
+
+setup: $(STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml hatch_build.py $(NATIVE) src/boxship/libcontainer/plan/ops.py | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+run: setup
+	$(BIN)/boxship run --rm hello
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy
+
+test: setup
+	$(BIN)/python tests/peers.py
+	$(MAKE) lint types
+	$(BIN)/python -m pytest -q
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+docs: setup
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build dist native/build src/boxship/_native src/boxship/_images
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
