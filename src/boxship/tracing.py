@@ -76,7 +76,7 @@ def record(layer: str, call: str, start_ns: int, end_ns: int, **fields: object) 
 class span:
     """``with span("shim", "Create", id=...):`` records the block as one span, also when it raises."""
 
-    __slots__ = ("layer", "call", "fields", "start")
+    __slots__ = ("call", "fields", "layer", "start")
 
     def __init__(self, layer: str, call: str, **fields: object) -> None:
         self.layer = layer
