@@ -1,0 +1,92 @@
+"""Protobuf messages and services as typed Python declarations, with a codec small enough for the shim.
+
+Start at ``Message`` (messages), ``fields`` (what a field can be) and ``Service`` (RPC services); why this is
+not the protobuf library is told in docs/decisions/0002.
+Importing this package imports no other module of the standard library than ``struct``.
+"""
+
+from .fields import (
+    Field,
+    binary,
+    boolean,
+    double,
+    enum,
+    int32,
+    int64,
+    later,
+    mapping,
+    message,
+    repeated,
+    string,
+    uint32,
+    uint64,
+)
+from .message import Enum, Message, registry
+from .service import (
+    Bidi,
+    Channel,
+    ClientStream,
+    Method,
+    ServerStream,
+    Service,
+    Unary,
+    bidi,
+    client_stream,
+    implementation,
+    server_stream,
+    unary,
+)
+from .wellknown import (
+    Any,
+    Duration,
+    Empty,
+    FieldMask,
+    ListValue,
+    Status,
+    Struct,
+    Timestamp,
+    UInt32Value,
+    Value,
+)
+
+__all__ = [
+    "Any",
+    "Bidi",
+    "Channel",
+    "ClientStream",
+    "Duration",
+    "Empty",
+    "Enum",
+    "Field",
+    "FieldMask",
+    "ListValue",
+    "Message",
+    "Method",
+    "ServerStream",
+    "Service",
+    "Status",
+    "Struct",
+    "Timestamp",
+    "UInt32Value",
+    "Unary",
+    "Value",
+    "bidi",
+    "binary",
+    "boolean",
+    "client_stream",
+    "double",
+    "enum",
+    "implementation",
+    "int32",
+    "int64",
+    "later",
+    "mapping",
+    "message",
+    "registry",
+    "repeated",
+    "server_stream",
+    "string",
+    "uint32",
+    "uint64",
+    "unary",
+]
