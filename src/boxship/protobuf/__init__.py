@@ -21,7 +21,7 @@ from .fields import (
     uint32,
     uint64,
 )
-from .message import Enum, Message, registry
+from .messages import Enum, Message, registry
 from .service import (
     Bidi,
     Channel,

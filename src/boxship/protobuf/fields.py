@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any as Anything
     from typing import Generic, Literal, TypeVar, overload
 
-    from .message import Message
+    from .messages import Message
 
     M = TypeVar("M", bound=Message)
     T = TypeVar("T")

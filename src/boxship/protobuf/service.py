@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any as Anything
     from typing import ClassVar, Generic, Protocol, TypeVar, overload
 
-    from .message import Message
+    from .messages import Message
 
     Q = TypeVar("Q", bound=Message)
     R = TypeVar("R", bound=Message)

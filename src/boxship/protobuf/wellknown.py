@@ -8,7 +8,7 @@ google/rpc/status.proto.
 from ..errors import FailedPrecondition, InvalidArgument
 from .fields import binary, boolean, double, enum, int32, int64, later, mapping, message, repeated, string
 from .fields import uint32 as uint32_field
-from .message import Message, registry
+from .messages import Message, registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

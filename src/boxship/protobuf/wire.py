@@ -5,7 +5,7 @@ LEN 2 and I32 5, and the groups 3 and 4, which no message of ours uses.
 Source: protobuf.dev, "Encoding".
 
 ``writer(field)`` and ``readers(field)`` build small closures once per field, so that the hot loops in
-``message`` do one call per field that is present.  Bytes that are not protobuf raise ``PeerError``.
+``messages`` do one call per field that is present.  Bytes that are not protobuf raise ``PeerError``.
 """
 
 from struct import Struct
