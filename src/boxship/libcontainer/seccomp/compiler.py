@@ -1,0 +1,369 @@
+"""From a seccomp profile to a BPF program.
+
+The kernel runs the program for every call (and once for every call number at load time, to learn which need
+no run), so what counts is how many instructions a call takes.
+Calls are numbers, neighbours mostly share an answer: the numbers are cut into ranges of equal answer, and a
+binary search over the ranges finds a call's in about eight comparisons.
+Calls with rules on arguments get a range of their own, ending in the tests of those rules.
+
+The answers equal libseccomp's for the same rules, which a test checks by running both programs over every call
+number and the edges of every argument rule.
+What runc adds is here too: rules that test one argument twice are alternatives, and calls that are newer than
+every call the profile knows get ENOSYS (so that a C library falls back) unless the default lets them through.
+
+seccomp(2), linux/seccomp.h, linux/bpf_common.h; runtime-spec config-linux.md, Seccomp.
+"""
+
+import os
+
+from boxship.errors import FailedPrecondition, InvalidArgument
+from boxship.linux.abi.syscalls import ARCHITECTURES, X32_BIT, numbers
+
+from .assembler import AND, JA, JEQ, JGE, JGT, JSET, LOAD, RET, Instruction, pack
+
+ENOSYS = 38
+
+# SECCOMP_RET_*: linux/seccomp.h.  The low half carries an errno or a tracer's message.
+ACTIONS = {
+    "SCMP_ACT_KILL": 0x00000000,
+    "SCMP_ACT_KILL_THREAD": 0x00000000,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_TRAP": 0x00030000,
+    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
+}
+WITH_DATA = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+FLAGS = {  # SECCOMP_FILTER_FLAG_*
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+OPERATORS = (
+    "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ",
+)  # fmt: skip
+
+# struct seccomp_data: int nr; u32 arch; u64 instruction_pointer; u64 args[6]
+NR, ARCH, ARGS = 0, 4, 16
+MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Condition = tuple[int, str, int, int]  # argument index, operator, value, second value
+    Rule = tuple[int, tuple[Condition, ...]]  # what to return when all conditions hold
+
+
+class Filter:
+    """A compiled profile: ``program`` is an array of struct sock_filter, ``flags`` SECCOMP_FILTER_FLAG_* bits."""
+
+    __slots__ = ("flags", "program")
+
+    def __init__(self, program: bytes, flags: int) -> None:
+        self.program = program
+        self.flags = flags
+
+
+def _action(name: object, errno: object, where: str) -> int:
+    if not isinstance(name, str) or name not in ACTIONS:
+        raise InvalidArgument(f"{where}: unknown action {name!r}", remedy="one of " + ", ".join(ACTIONS))
+    if name == "SCMP_ACT_NOTIFY":
+        raise FailedPrecondition(f"{where}: SCMP_ACT_NOTIFY needs a listener, which is not offered yet")
+    value = ACTIONS[name]
+    if name in WITH_DATA:
+        if errno is None:
+            errno = 1  # EPERM, the runtime-spec's default
+        if isinstance(errno, bool) or not isinstance(errno, int) or not 0 <= errno <= 0xFFFF:
+            raise InvalidArgument(f"{where}: errnoRet must be 0 to 65535, not {errno!r}")
+        value |= errno
+    elif errno:
+        raise InvalidArgument(f"{where}: errnoRet goes with ERRNO and TRACE, not with {name}")
+    return value
+
+
+def _condition(raw: object, where: str) -> "Condition":
+    if not isinstance(raw, dict):
+        raise InvalidArgument(f"{where} must be an object")
+    values = []
+    for key in ("index", "value", "valueTwo"):
+        value = raw.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+            raise InvalidArgument(f"{where}.{key} must be a whole number from 0 to 2^64-1, not {value!r}")
+        values.append(value)
+    if values[0] > 5:
+        raise InvalidArgument(f"{where}.index must be 0 to 5, not {values[0]}")
+    operator = raw.get("op")
+    if operator not in OPERATORS:
+        raise InvalidArgument(f"{where}.op: unknown operator {operator!r}", remedy="one of " + ", ".join(OPERATORS))
+    return (values[0], operator, values[1], values[2])
+
+
+def _rules(profile: "dict[str, object]", default: int) -> "dict[str, list[Rule]]":
+    """Each call's rules in the order of the profile; a rule without conditions answers for the call alone."""
+    found: dict[str, list[Rule]] = {}
+    entries = profile.get("syscalls")
+    if entries is None:
+        entries = []
+    if not isinstance(entries, list):
+        raise InvalidArgument("linux.seccomp.syscalls must be an array")
+    for index, entry in enumerate(entries):
+        where = f"linux.seccomp.syscalls[{index}]"
+        names = entry.get("names") if isinstance(entry, dict) else None
+        if not isinstance(names, list) or not names:
+            raise InvalidArgument(f"{where}.names must be a non-empty array of system call names")
+        action = _action(entry.get("action"), entry.get("errnoRet"), where)
+        if action == default:
+            continue  # says nothing new
+        conditions = [
+            _condition(raw, f"{where}.args[{number}]") for number, raw in enumerate(entry.get("args") or [])
+        ]
+        indices = [condition[0] for condition in conditions]
+        alternatives: list[tuple[Condition, ...]]
+        if len(set(indices)) < len(indices):
+            alternatives = [(condition,) for condition in conditions]
+        else:
+            alternatives = [tuple(conditions)]
+        for name in names:
+            rules = found.setdefault(name, [])
+            if rules and not rules[0][1]:
+                continue  # the call has its answer already
+            for alternative in alternatives:
+                if not alternative:
+                    rules.clear()
+                rules.append((action, alternative))
+    return found
+
+
+def _test(condition: "Condition") -> "list[Instruction]":
+    """Instructions that fall through when the condition holds and jump to the label ``next`` when not.
+
+    Arguments are 64 bits, the machine compares 32: high halves first (little-endian layout of struct
+    seccomp_data; every architecture of ARCHITECTURES is little-endian).
+    """
+    index, operator, value, second = condition
+    low_at, high_at = ARGS + 8 * index, ARGS + 8 * index + 4
+    high, low = value >> 32, value & 0xFFFFFFFF
+    load_high, load_low = Instruction(LOAD, high_at), Instruction(LOAD, low_at)
+    if operator == "SCMP_CMP_EQ":
+        return [load_high, Instruction(JEQ, high, "", "next"), load_low, Instruction(JEQ, low, "", "next")]
+    if operator == "SCMP_CMP_NE":
+        return [load_high, Instruction(JEQ, high, "", "holds"), load_low, Instruction(JEQ, low, "next", "holds")]
+    if operator == "SCMP_CMP_MASKED_EQ":
+        wanted_high, wanted_low = second >> 32, second & 0xFFFFFFFF
+        return [
+            load_high, Instruction(AND, high), Instruction(JEQ, wanted_high, "", "next"),
+            load_low, Instruction(AND, low), Instruction(JEQ, wanted_low, "", "next"),
+        ]  # fmt: skip
+    # GT and GE hold at once when the high half is greater; LT and LE are their opposites.
+    greater = JGT if operator in ("SCMP_CMP_GT", "SCMP_CMP_LE") else JGE
+    holds, fails = ("holds", "next") if operator in ("SCMP_CMP_GT", "SCMP_CMP_GE") else ("next", "holds")
+    return [
+        load_high,
+        Instruction(JGT, high, holds, ""),
+        Instruction(JEQ, high, "", fails),
+        load_low,
+        Instruction(greater, low, holds, fails),
+    ]
+
+
+def _leaf(rules: "tuple[Rule, ...]", default: int) -> "list[Instruction]":
+    """The end of a search: the answer of one range of calls."""
+    code: list[Instruction] = []
+    for action, conditions in rules:
+        block: list[Instruction] = []
+        tests = [_test(condition) for condition in conditions]
+        size = sum(map(len, tests)) + 1  # and the return
+        at = 0
+        for test in tests:
+            end = at + len(test)
+            for offset, instruction in enumerate(test):
+                here = at + offset + 1
+                labels = {"": here, "holds": end, "next": size}
+                block.append(
+                    Instruction(
+                        instruction.code,
+                        instruction.k,
+                        skip_true=labels[instruction.true] - here,
+                        skip_false=labels[instruction.false] - here,
+                    )
+                    if instruction.code in (JEQ, JGT, JGE, JSET)
+                    else instruction
+                )
+            at = end
+        code += block
+        code.append(Instruction(RET, action))
+        if not conditions:
+            return code
+    code.append(Instruction(RET, default))
+    return code
+
+
+def _search(ranges: "list[tuple[int, list[Instruction]]]") -> "list[Instruction]":
+    """A binary search over ``(first number, code)``, sorted; the number is in the accumulator."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    left, right = _search(ranges[:middle]), _search(ranges[middle:])
+    if len(left) <= 255:
+        return [Instruction(JGE, ranges[middle][0], skip_true=len(left)), *left, *right]
+    # A conditional jump reaches 255 instructions, JA any distance.
+    return [Instruction(JGE, ranges[middle][0], skip_false=1), Instruction(JA, len(left)), *left, *right]
+
+
+def _section(rules: "dict[str, list[Rule]]", architecture: str, default: int, newest: bool) -> "list[Instruction]":
+    """The program for one architecture's calls."""
+    known = numbers(architecture)
+    base = X32_BIT if architecture == "SCMP_ARCH_X32" else 0
+    answers: dict[int, tuple[Rule, ...]] = {
+        base + known[name]: tuple(call_rules) for name, call_rules in rules.items() if name in known
+    }
+    cuts: list[tuple[int, list[Instruction]]] = []
+    previous: tuple[Rule, ...] | None = None
+    position = 0
+
+    def cut(at: int, answer: "tuple[Rule, ...]") -> None:
+        nonlocal previous
+        if answer != previous:
+            cuts.append((at, _leaf(answer, default)))
+            previous = answer
+
+    for number in sorted(answers):
+        if number > position:
+            cut(position, ())
+        cut(number, answers[number])
+        position = number + 1
+    if newest and answers:
+        cut(position, ((ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS, ()),))
+    else:
+        cut(position, ())
+    return _search(cuts)
+
+
+def assemble(profile: "dict[str, object]", native: str = "") -> Filter:
+    """Compile ``linux.seccomp`` for the host's architecture and those that the profile lists.
+
+    ``native`` is the host's SCMP_ARCH_* (found by uname(2) when ""), which is always included, as libseccomp does.
+    Calls of any other architecture end the process.
+    Raises InvalidArgument with the JSON path of what is wrong.
+    """
+    default = _action(profile.get("defaultAction"), profile.get("defaultErrnoRet"), "linux.seccomp.defaultAction")
+    rules = _rules(profile, default)
+    listed = profile.get("architectures") or []
+    if not isinstance(listed, list):
+        raise InvalidArgument("linux.seccomp.architectures must be an array")
+    architectures = [native or native_architecture()]
+    for name in listed:
+        if not isinstance(name, str) or not name.startswith("SCMP_ARCH_"):
+            raise InvalidArgument(f"linux.seccomp.architectures: {name!r} is not an SCMP_ARCH_* name")
+        if name in ARCHITECTURES and name not in architectures:
+            architectures.append(name)
+    flags = 0
+    for flag in profile.get("flags") or []:  # type: ignore[attr-defined]  # a non-array fails just below
+        if flag not in FLAGS:
+            raise InvalidArgument(f"linux.seccomp.flags: unknown flag {flag!r}", remedy="one of " + ", ".join(FLAGS))
+        flags |= FLAGS[flag]
+    newest = default & 0x7FFF0000 not in (ACTIONS["SCMP_ACT_ALLOW"], ACTIONS["SCMP_ACT_LOG"])
+    refuse = [Instruction(RET, ACTIONS["SCMP_ACT_KILL"])]
+    code: list[Instruction] = list(refuse)
+    sections: dict[int, list[str]] = {}
+    for name in architectures:
+        sections.setdefault(ARCHITECTURES[name][0], []).append(name)
+    for audit, names in reversed(sections.items()):
+        section = [Instruction(LOAD, NR)]
+        bodies = {name: _section(rules, name, default, newest) for name in names}
+        if audit == ARCHITECTURES["SCMP_ARCH_X86_64"][0]:
+            plain = bodies.get("SCMP_ARCH_X86_64", refuse)
+            x32 = bodies.get("SCMP_ARCH_X32", refuse)
+            section += _search([(0, plain), (X32_BIT, x32)])
+        else:
+            section += bodies[names[0]]
+        if len(section) <= 255:
+            code = [Instruction(JEQ, audit, skip_false=len(section)), *section, *code]
+        else:
+            code = [Instruction(JEQ, audit, skip_true=1), Instruction(JA, len(section)), *section, *code]
+    code.insert(0, Instruction(LOAD, ARCH))
+    if len(code) > MAX_INSTRUCTIONS:
+        raise InvalidArgument(
+            f"linux.seccomp: the profile needs {len(code)} BPF instructions, the kernel takes {MAX_INSTRUCTIONS}",
+            remedy="use fewer rules on arguments",
+        )
+    return Filter(pack(code), flags)
+
+
+def native_architecture() -> str:
+    """The host's architecture as SCMP_ARCH_*; raises FailedPrecondition for one that has no table here."""
+    machine = os.uname().machine
+    name = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64", "i686": "SCMP_ARCH_X86"}.get(machine, "")
+    if not name:
+        raise FailedPrecondition(
+            f"seccomp: no system call table for {machine}", remedy="run without a seccomp profile"
+        )
+    return name
+
+
+_compiled: "dict[bytes, Filter]" = {}
+
+
+def compile(profile: "dict[str, object]", cache_directory: str = "") -> Filter:
+    """The program of a profile, compiled once per process and, with ``cache_directory``, once per host.
+
+    The directory must belong to this user and be writable by nobody else, or it is not trusted and not used.
+    Raises what :func:`assemble` raises.
+    """
+    from _blake2 import blake2b
+    from marshal import dumps
+
+    key = blake2b(dumps(profile, 2) + native_architecture().encode(), digest_size=16).digest()
+    found = _compiled.get(key)
+    if found is not None:
+        return found
+    path = ""
+    if cache_directory and _trusted(cache_directory):
+        path = f"{cache_directory}/{key.hex()}-{CACHE_VINTAGE}.bpf"
+        found = _load(path)
+    if found is None:
+        found = assemble(profile)
+        if path:
+            _store(path, found)
+    _compiled[key] = found
+    return found
+
+
+CACHE_VINTAGE = 1  # of the compiler: raise it when its answers change
+
+
+def _trusted(directory: str) -> bool:
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass  # made by an earlier run; whose, the next lines tell
+    except OSError:
+        return False  # no cache is no failure: the profile is compiled
+    status = os.lstat(directory)
+    return status.st_uid == os.geteuid() and status.st_mode & 0o170022 == 0o040000
+
+
+def _load(path: str) -> "Filter | None":
+    try:
+        with open(path, "rb", buffering=0) as f:
+            data = f.read()
+    except OSError:
+        return None
+    if len(data) < 12 or (len(data) - 4) % 8:
+        return None
+    return Filter(data[4:], int.from_bytes(data[:4], "little"))
+
+
+def _store(path: str, compiled: Filter) -> None:
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, compiled.flags.to_bytes(4, "little") + compiled.program)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError:
+        return  # a full disk or a race with another run: the next one compiles again

@@ -1,0 +1,127 @@
+"""Docker's default seccomp policy: which calls a container may make, given its capabilities.
+
+The names and conditions are facts about the policy that moby publishes; here they are grouped by what opens them.
+Everything that is not named is refused with EPERM.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Args = list[dict[str, object]]
+
+ALWAYS = """\
+accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 clock_adjtime
+clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep
+clock_nanosleep_time64 close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
+epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat exit
+exit_group faccessat faccessat2 fadvise64 fadvise64_64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2
+fchown fchown32 fchownat fcntl fcntl64 fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat
+fstat64 fstatat64 fstatfs fstatfs64 fsync ftruncate ftruncate64 futex futex_requeue futex_time64 futex_wait
+futex_waitv futex_wake futimesat getcpu getcwd getdents getdents64 getegid getegid32 geteuid geteuid32 getgid
+getgid32 getgroups getgroups32 getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom
+getresgid getresgid32 getresuid getresuid32 getrlimit get_robust_list getrusage getsid getsockname getsockopt
+get_thread_area gettid gettimeofday getuid getuid32 getxattr getxattrat inotify_add_watch inotify_init
+inotify_init1 inotify_rm_watch io_cancel ioctl io_destroy io_getevents io_pgetevents io_pgetevents_time64
+ioprio_get ioprio_set io_setup io_submit ipc kill landlock_add_rule landlock_create_ruleset landlock_restrict_self
+lchown lchown32 lgetxattr link linkat listen listmount listxattr listxattrat llistxattr _llseek lremovexattr lseek
+lsetxattr lstat lstat64 madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod
+mknodat mlock mlock2 mlockall mmap mmap2 mprotect mq_getsetattr mq_notify mq_open mq_timedreceive
+mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink mremap mseal msgctl msgget msgrcv msgsnd msync
+munlock munlockall munmap name_to_handle_at nanosleep newfstatat _newselect open openat openat2 pause pidfd_open
+pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv
+preadv2 prlimit64 process_mrelease pselect6 pselect6_time64 pwrite64 pwritev pwritev2 read readahead readlink
+readlinkat readv recv recvfrom recvmmsg recvmmsg_time64 recvmsg remap_file_pages removexattr removexattrat rename
+renameat renameat2 restart_syscall riscv_hwprobe rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask
+rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo
+sched_getaffinity sched_getattr sched_getparam sched_get_priority_max sched_get_priority_min sched_getscheduler
+sched_rr_get_interval sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam
+sched_setscheduler sched_yield seccomp select semctl semget semop semtimedop semtimedop_time64 send sendfile
+sendfile64 sendmmsg sendmsg sendto setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32
+setitimer setpgid setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32
+setrlimit set_robust_list setsid setsockopt set_thread_area set_tid_address setuid setuid32 setxattr setxattrat
+shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 sigprocmask sigreturn socketcall socketpair
+splice stat stat64 statfs statfs64 statmount statx symlink symlinkat sync sync_file_range syncfs sysinfo tee
+tgkill time timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64
+timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate truncate64
+ugetrlimit umask uname unlink unlinkat uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice wait4
+waitid waitpid write writev
+"""
+
+# Capability -> calls that it opens.  A call may be opened by several.
+BY_CAPABILITY = {
+    "CAP_DAC_READ_SEARCH": "open_by_handle_at",
+    "CAP_SYS_ADMIN": (
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr "
+        "lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree perf_event_open quotactl "
+        "quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare"
+    ),
+    "CAP_SYS_BOOT": "reboot",
+    "CAP_SYS_CHROOT": "chroot",
+    "CAP_SYS_MODULE": "delete_module init_module finit_module",
+    "CAP_SYS_PACCT": "acct",
+    "CAP_SYS_PTRACE": "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace",
+    "CAP_SYS_RAWIO": "iopl ioperm",
+    "CAP_SYS_TIME": "settimeofday stime clock_settime clock_settime64",
+    "CAP_SYS_TTY_CONFIG": "vhangup",
+    "CAP_SYS_NICE": "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
+    "CAP_SYSLOG": "syslog",
+    "CAP_BPF": "bpf",
+    "CAP_PERFMON": "perf_event_open",
+}
+
+# A tracee could once escape the filter through its tracer; Linux 4.8 checks again after ptrace.
+PTRACE_SINCE = (4, 8)
+PTRACE = "process_vm_readv process_vm_writev ptrace"
+
+BY_MACHINE = {"x86_64": "arch_prctl modify_ldt", "aarch64": ""}
+ARCHITECTURES = {
+    "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+    "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+}
+
+# Every namespace flag of clone(2): CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
+NAMESPACE_FLAGS = 0x7E020000
+# personality(2) values that change nothing that matters: PER_LINUX, PER_LINUX32, UNAME26 with either, "just ask".
+PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
+AF_ALG, AF_VSOCK = 38, 40
+
+
+def _allow(names: str, args: "Args | None" = None) -> "dict[str, object]":
+    rule: dict[str, object] = {"names": names.split(), "action": "SCMP_ACT_ALLOW"}
+    if args:
+        rule["args"] = args
+    return rule
+
+
+def _argument(op: str, value: int, second: int = 0) -> "Args":
+    return [{"index": 0, "value": value, "valueTwo": second, "op": "SCMP_CMP_" + op}]
+
+
+def docker_default(
+    capabilities: "list[str]", machine: str, kernel: "tuple[int, int]" = (6, 0)
+) -> "dict[str, object]":
+    """The policy as ``linux.seccomp`` of runtime-spec.
+
+    ``capabilities`` is the container's bounding set (``CAP_...``), ``machine`` uname's, ``kernel`` its version.
+    """
+    rules = [_allow(ALWAYS)]
+    if kernel >= PTRACE_SINCE:
+        rules.append(_allow(PTRACE))
+    # Kernel crypto (AF_ALG) and the hypervisor's sockets (AF_VSOCK) are not namespaced.
+    rules.append(_allow("socket", _argument("LT", AF_ALG)))
+    rules.append(_allow("socket", _argument("EQ", AF_ALG + 1)))
+    rules.append(_allow("socket", _argument("GT", AF_VSOCK)))
+    rules += [_allow("personality", _argument("EQ", value)) for value in PERSONALITIES]
+    if BY_MACHINE.get(machine):
+        rules.append(_allow(BY_MACHINE[machine]))
+    for capability, names in BY_CAPABILITY.items():
+        if capability in capabilities:
+            rules.append(_allow(names))
+    if "CAP_SYS_ADMIN" not in capabilities:
+        rules.append(_allow("clone", _argument("MASKED_EQ", NAMESPACE_FLAGS)))
+        # clone3's flags are behind a pointer, out of a filter's sight: ENOSYS makes libc fall back to clone.
+        rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38})
+    profile: dict[str, object] = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1}
+    if machine in ARCHITECTURES:
+        profile["architectures"] = list(ARCHITECTURES[machine])
+    profile["syscalls"] = rules
+    return profile
