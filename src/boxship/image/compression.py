@@ -4,6 +4,7 @@ Detection is by magic number, as every other tool does it, because media types a
 gzip may have several members (pigz, eStargz), zstd several frames: both readers go on through all of them.
 """
 
+import gzip
 import zlib
 from collections.abc import Generator
 from typing import BinaryIO, Literal, Protocol, cast
@@ -150,7 +151,7 @@ class Inflating:
             if not data and size and self._frames is not None and not self._frames.whole:
                 raise EOFError("the last frame is not whole")
             return data
-        except (EOFError, zlib.error, IsalError, zstandard.ZstdError, igzip.BadGzipFile) as error:
+        except (EOFError, zlib.error, IsalError, zstandard.ZstdError, gzip.BadGzipFile) as error:
             raise DataLoss(f"{self.compression} stream is damaged or cut short", cause=str(error)) from error
 
 
