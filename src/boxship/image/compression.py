@@ -68,7 +68,6 @@ class Peekable:
             return head
         return self._source.read(size)
 
-
     def readinto(self, buffer: memoryview, /) -> int:
         """What isal's reader calls."""
         data = self.read(len(buffer))
@@ -151,7 +150,7 @@ class Inflating:
             if not data and size and self._frames is not None and not self._frames.whole:
                 raise EOFError("the last frame is not whole")
             return data
-        except (EOFError, zlib.error, IsalError, zstandard.ZstdError, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error, IsalError, zstandard.ZstdError, gzip.BadGzipFile) as error:  # type: ignore[misc]  # isal declares IsalError as a value
             raise DataLoss(f"{self.compression} stream is damaged or cut short", cause=str(error)) from error
 
 
