@@ -44,18 +44,23 @@ def open_directory(root: int, path: str) -> int:
 
 
 def remove(parent: int, name: str) -> None:
-    """Remove ``name`` in the directory ``parent``, a tree included; symlinks are never followed."""
-    mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-    if not stat.S_ISDIR(mode):
-        os.unlink(name, dir_fd=parent)
-        return
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    """Remove ``name`` in the directory ``parent``, a tree included; symlinks are never followed.
+
+    What somebody else removes at the same time is removed.
+    """
     try:
-        for child in os.listdir(fd):
-            remove(fd, child)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent)
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=parent)
+            return
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            for child in os.listdir(fd):
+                remove(fd, child)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass  # it is gone, which is what was asked for
 
 
 def remove_tree(path: str) -> None:
@@ -63,8 +68,6 @@ def remove_tree(path: str) -> None:
     parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         remove(parent, os.path.basename(path))
-    except FileNotFoundError:
-        pass  # it is gone, which is what was asked for
     finally:
         os.close(parent)
 

@@ -180,8 +180,9 @@ class OverlaySnapshotter:
 
     def cleanup(self) -> int:
         """Delete directories that no snapshot owns (left by a crash); returns how many."""
+        names = os.listdir(self._directory)  # first, so that one being prepared is known when it is seen
         known = {str(row[0]) for row in self._database.rows("SELECT id FROM snapshots")}
-        strays = [name for name in os.listdir(self._directory) if name not in known]
+        strays = [name for name in names if name not in known]
         for name in strays:
             remove_tree(os.path.join(self._directory, name))
         return len(strays)
