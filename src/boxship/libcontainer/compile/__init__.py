@@ -1,0 +1,99 @@
+"""config.json and the facts of a host become a plan.
+
+``compile_spec`` is how a container starts, on one screen: a flat list of passes in the order of the runtime-spec's
+lifecycle.
+Passes decide everything; the executor only carries out.
+"""
+
+from . import devices, hooks, mounts, namespaces, process, rootfs
+from .context import Context, Plan, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boxship.libcontainer.host import Host
+
+__all__ = ["Context", "Plan", "Request", "compile_exec", "compile_spec"]
+
+
+def compile_spec(request: Request, host: "Host", *, home: str = "") -> Plan:
+    """The plan that makes a container and, once told to, starts it.
+
+    ``home`` is the user's home directory for HOME, when process.env has none.
+    Raises InvalidArgument for a spec that cannot be carried out; what was adapted is in the plan's ``notes``.
+    """
+    c = Context(request, host)
+    process.check(c)
+
+    # In the creator's namespaces: everything that has a path on the host.
+    namespaces.begin(c)
+    namespaces.oom_score(c)
+    namespaces.open_cgroups(c)
+    if c.privileged:
+        rootfs.open_rootfs(c)
+        mounts.open_bind_sources(c)
+        devices.open_device_sources(c)
+    namespaces.join_namespaces(c)
+    namespaces.time_offsets(c)
+    namespaces.rlimits(c)
+    namespaces.clone(c)
+
+    # In the container's first process.
+    namespaces.become_root(c)
+    namespaces.enter_cgroups(c)
+    rootfs.private_mounts(c)
+    if not c.privileged:
+        rootfs.open_rootfs(c)
+        mounts.open_bind_sources(c)
+        devices.open_device_sources(c)
+    namespaces.network_up(c)
+    hooks.meet_runtime_hooks(c)
+    rootfs.attach_rootfs(c)
+    mounts.mounts(c)
+    devices.devices(c)
+    devices.terminal(c)
+    process.make_cwd(c)
+    hooks.create_container(c)
+    rootfs.pivot(c)
+
+    # In the container's root.
+    rootfs.propagation(c)
+    namespaces.names(c)
+    namespaces.sysctls(c)
+    mounts.read_only_paths(c)
+    mounts.masked_paths(c)
+    rootfs.read_only(c)
+    process.session_keyring(c)
+    process.scheduling(c)
+    process.security_labels(c)
+    process.credentials(c)
+    process.find_program(c)
+    hooks.meet_start(c)
+
+    # Started.
+    hooks.start_container(c)
+    process.filter_and_exec(c, home)
+    return c.plan
+
+
+def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home: str = "") -> Plan:
+    """The plan that runs one more process in a container.
+
+    ``request.spec`` holds the process and the container's linux section.
+    The first handle that the creator sends is a pidfd of the container's init; ``namespaces_flags`` are the
+    namespaces of it to enter (setns(2) with a pidfd: Linux 5.8).
+    """
+    c = Context(request, host)
+    process.check(c)
+    namespaces.begin(c)
+    namespaces.oom_score(c)
+    namespaces.open_cgroups(c)
+    namespaces.rlimits(c)
+    namespaces.enter_container(c, namespaces_flags)
+    process.session_keyring(c)
+    process.scheduling(c)
+    devices.exec_terminal(c)
+    process.security_labels(c)
+    process.credentials(c)
+    process.find_program(c)
+    process.filter_and_exec(c, home)
+    return c.plan

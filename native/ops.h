@@ -1,0 +1,253 @@
+/* Generated from src/boxship/libcontainer/plan/ops.py; a change belongs there. */
+#ifndef BOXSHIP_OPS_H
+#define BOXSHIP_OPS_H
+
+#define OPS_FINGERPRINT 0x3783a882a643fe14UL
+#define OPS_COUNT 57
+#define OPS_MAX_FIELDS 7
+#define OPS_MAX_SLOTS 512
+
+#define OP_RESET_SIGNALS 1
+
+#define OP_PRCTL 2
+#define PRCTL_OPTION 0
+#define PRCTL_A 1
+#define PRCTL_B 2
+#define PRCTL_C 3
+
+#define OP_UMASK 3
+#define UMASK_MASK 0
+
+#define OP_SET_SESSION 4
+
+#define OP_JOIN_SESSION_KEYRING 5
+#define JOIN_SESSION_KEYRING_NAME 0
+
+#define OP_PERSONALITY 6
+#define PERSONALITY_PERSONA 0
+
+#define OP_RLIMIT 7
+#define RLIMIT_RESOURCE 0
+#define RLIMIT_SOFT 1
+#define RLIMIT_HARD 2
+
+#define OP_SCHEDULER 8
+#define SCHEDULER_ATTRIBUTES 0
+
+#define OP_IO_PRIORITY 9
+#define IO_PRIORITY_PRIORITY 0
+
+#define OP_AFFINITY 10
+#define AFFINITY_MASK 0
+
+#define OP_MEMORY_POLICY 11
+#define MEMORY_POLICY_MODE 0
+#define MEMORY_POLICY_NODES 1
+#define MEMORY_POLICY_BITS 2
+
+#define OP_CLONE 12
+#define CLONE_FLAGS 0
+#define CLONE_CGROUP 1
+
+#define OP_UNSHARE 13
+#define UNSHARE_FLAGS 0
+
+#define OP_SET_NS 14
+#define SET_NS_SLOT 0
+#define SET_NS_FLAGS 1
+
+#define OP_SET_HOSTNAME 15
+#define SET_HOSTNAME_NAME 0
+
+#define OP_SET_DOMAINNAME 16
+#define SET_DOMAINNAME_NAME 0
+
+#define OP_LOOPBACK_UP 17
+
+#define OP_AWAIT 18
+#define AWAIT_NAME 0
+#define AWAIT_INTO 1
+#define AWAIT_LISTENER 2
+
+#define OP_SEND_HANDLE 19
+#define SEND_HANDLE_SLOT 0
+
+#define OP_HOOK 20
+#define HOOK_PATH 0
+#define HOOK_ARGV 1
+#define HOOK_ENV 2
+#define HOOK_TIMEOUT 3
+
+#define OP_OPEN 21
+#define OPEN_INTO 0
+#define OPEN_DIR 1
+#define OPEN_PATH 2
+#define OPEN_FLAGS 3
+#define OPEN_RESOLVE 4
+#define OPEN_MODE 5
+
+#define OP_CLOSE 22
+#define CLOSE_SLOT 0
+
+#define OP_WRITE 23
+#define WRITE_SLOT 0
+#define WRITE_DATA 1
+
+#define OP_WRITE_FILE 24
+#define WRITE_FILE_DIR 0
+#define WRITE_FILE_PATH 1
+#define WRITE_FILE_DATA 2
+
+#define OP_MKDIR 25
+#define MKDIR_DIR 0
+#define MKDIR_PATH 1
+#define MKDIR_MODE 2
+
+#define OP_MKNOD 26
+#define MKNOD_DIR 0
+#define MKNOD_PATH 1
+#define MKNOD_MODE 2
+#define MKNOD_DEVICE 3
+
+#define OP_SYMLINK 27
+#define SYMLINK_TARGET 0
+#define SYMLINK_DIR 1
+#define SYMLINK_PATH 2
+
+#define OP_UNLINK 28
+#define UNLINK_DIR 0
+#define UNLINK_PATH 1
+#define UNLINK_FLAGS 2
+
+#define OP_CHOWN 29
+#define CHOWN_DIR 0
+#define CHOWN_PATH 1
+#define CHOWN_UID 2
+#define CHOWN_GID 3
+#define CHOWN_FLAGS 4
+
+#define OP_CHMOD 30
+#define CHMOD_DIR 0
+#define CHMOD_PATH 1
+#define CHMOD_MODE 2
+
+#define OP_DUPLICATE 31
+#define DUPLICATE_SLOT 0
+#define DUPLICATE_NUMBER 1
+
+#define OP_MOVE_HANDLE 32
+#define MOVE_HANDLE_SLOT 0
+#define MOVE_HANDLE_INTO 1
+
+#define OP_FS_OPEN 33
+#define FS_OPEN_INTO 0
+#define FS_OPEN_TYPE 1
+
+#define OP_FS_STRING 34
+#define FS_STRING_SLOT 0
+#define FS_STRING_KEY 1
+#define FS_STRING_VALUE 2
+
+#define OP_FS_FLAG 35
+#define FS_FLAG_SLOT 0
+#define FS_FLAG_KEY 1
+
+#define OP_FS_CREATE 36
+#define FS_CREATE_SLOT 0
+
+#define OP_FS_MOUNT 37
+#define FS_MOUNT_INTO 0
+#define FS_MOUNT_SLOT 1
+#define FS_MOUNT_ATTRIBUTES 2
+
+#define OP_OPEN_TREE 38
+#define OPEN_TREE_INTO 0
+#define OPEN_TREE_DIR 1
+#define OPEN_TREE_PATH 2
+#define OPEN_TREE_FLAGS 3
+
+#define OP_MOVE_MOUNT 39
+#define MOVE_MOUNT_SLOT 0
+#define MOVE_MOUNT_DIR 1
+#define MOVE_MOUNT_PATH 2
+#define MOVE_MOUNT_FLAGS 3
+
+#define OP_SET_MOUNT_ATTRIBUTES 40
+#define SET_MOUNT_ATTRIBUTES_DIR 0
+#define SET_MOUNT_ATTRIBUTES_PATH 1
+#define SET_MOUNT_ATTRIBUTES_FLAGS 2
+#define SET_MOUNT_ATTRIBUTES_SET 3
+#define SET_MOUNT_ATTRIBUTES_CLEAR 4
+#define SET_MOUNT_ATTRIBUTES_PROPAGATION 5
+#define SET_MOUNT_ATTRIBUTES_USERNS 6
+
+#define OP_MOUNT 41
+#define MOUNT_SOURCE 0
+#define MOUNT_TARGET 1
+#define MOUNT_TYPE 2
+#define MOUNT_FLAGS 3
+#define MOUNT_DATA 4
+
+#define OP_UNMOUNT 42
+#define UNMOUNT_PATH 0
+#define UNMOUNT_FLAGS 1
+
+#define OP_FCH_DIR 43
+#define FCH_DIR_SLOT 0
+
+#define OP_CH_DIR 44
+#define CH_DIR_PATH 0
+
+#define OP_CHECK_CWD 45
+
+#define OP_PIVOT_ROOT 46
+#define PIVOT_ROOT_NEW 0
+#define PIVOT_ROOT_OLD 1
+
+#define OP_CH_ROOT 47
+#define CH_ROOT_PATH 0
+
+#define OP_OPEN_TERMINAL 48
+#define OPEN_TERMINAL_MASTER 0
+#define OPEN_TERMINAL_SLAVE 1
+#define OPEN_TERMINAL_DIR 2
+#define OPEN_TERMINAL_PATH 3
+#define OPEN_TERMINAL_COLUMNS 4
+#define OPEN_TERMINAL_ROWS 5
+
+#define OP_CONTROLLING_TERMINAL 49
+#define CONTROLLING_TERMINAL_SLOT 0
+
+#define OP_BOUNDING_SET 50
+#define BOUNDING_SET_KEEP 0
+#define BOUNDING_SET_LAST 1
+
+#define OP_CAP_SET 51
+#define CAP_SET_EFFECTIVE 0
+#define CAP_SET_PERMITTED 1
+#define CAP_SET_INHERITABLE 2
+
+#define OP_AMBIENT_SET 52
+#define AMBIENT_SET_RAISED 0
+#define AMBIENT_SET_LAST 1
+
+#define OP_SET_GROUPS 53
+#define SET_GROUPS_GROUPS 0
+
+#define OP_SET_IDS 54
+#define SET_IDS_UID 0
+#define SET_IDS_GID 1
+
+#define OP_SECCOMP 55
+#define SECCOMP_FLAGS 0
+#define SECCOMP_FILTER 1
+#define SECCOMP_INTO 2
+
+#define OP_FIND_PROGRAM 56
+#define FIND_PROGRAM_CANDIDATES 0
+
+#define OP_EXEC 57
+#define EXEC_ARGV 0
+#define EXEC_ENV 1
+
+#endif

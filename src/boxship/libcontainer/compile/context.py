@@ -1,0 +1,215 @@
+"""What the passes share: the spec, the host, and the plan as it grows."""
+
+from errno import EEXIST
+
+from boxship.errors import InvalidArgument
+from boxship.libcontainer.plan.ops import CWD, Mkdir, Op, Open
+from boxship.linux.abi.mount import O_DIRECTORY, O_PATH, RESOLVE_IN_ROOT
+from boxship.linux.abi.process import NAMESPACES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from boxship.libcontainer.host import Host
+
+
+class Plan:
+    """A list of operations, and what each stretch of it is for.
+
+    ``purposes`` are (index of the first operation, text), in order; ``notes`` are what a person should know about
+    how the spec was carried out (a limit that was clamped).
+    """
+
+    __slots__ = ("notes", "ops", "purposes")
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.purposes: list[tuple[int, str]] = []
+        self.notes: list[str] = []
+
+    def purpose(self, step: int) -> str:
+        """What the operation at index ``step`` is for."""
+        text = ""
+        for first, purpose in self.purposes:
+            if first > step:
+                break
+            text = purpose
+        return text
+
+
+class Request:
+    """All that a plan is made from, besides the host.
+
+    ``rootfs`` is an absolute host path, used when ``rootfs_mounts`` is empty.
+    ``tasks`` are cgroup v1 tasks files to enter, ``cgroup`` the v2 directory to be cloned into, or "".
+    ``cgroup_paths`` are the container's cgroup directories by controller.
+    ``stdio_owners`` are descriptors 0 to 2 that shall belong to the process's user.
+    ``preserve_fds`` counts descriptors that the creator sends with the plan, after the listening socket.
+    ``cache`` is a directory for compiled seccomp filters, or "".
+    """
+
+    __slots__ = (
+        "bundle",
+        "cache",
+        "cgroup",
+        "cgroup_paths",
+        "columns",
+        "id",
+        "new_keyring",
+        "no_pivot",
+        "preserve_fds",
+        "rootfs",
+        "rootfs_mounts",
+        "rows",
+        "spec",
+        "stdio_owners",
+        "tasks",
+        "terminal",
+    )
+
+    def __init__(
+        self,
+        spec: "dict[str, Any]",
+        *,
+        id: str = "",
+        bundle: str = "",
+        rootfs: str = "",
+        rootfs_mounts: "Sequence[tuple[str, str, Sequence[str]]]" = (),
+        tasks: "Sequence[str]" = (),
+        cgroup: str = "",
+        cgroup_paths: "dict[str, str] | None" = None,
+        terminal: bool = False,
+        columns: int = 0,
+        rows: int = 0,
+        stdio_owners: "Sequence[int]" = (),
+        preserve_fds: int = 0,
+        no_pivot: bool = False,
+        new_keyring: bool = True,
+        cache: str = "",
+    ) -> None:
+        self.spec = spec
+        self.id = id
+        self.bundle = bundle
+        self.rootfs = rootfs
+        self.rootfs_mounts = rootfs_mounts
+        self.tasks = tasks
+        self.cgroup = cgroup
+        self.cgroup_paths = cgroup_paths or {}
+        self.terminal = terminal
+        self.columns = columns
+        self.rows = rows
+        self.stdio_owners = stdio_owners
+        self.preserve_fds = preserve_fds
+        self.no_pivot = no_pivot
+        self.new_keyring = new_keyring
+        self.cache = cache
+
+
+class Context:
+    """The state of one compilation; a pass reads ``spec`` and appends to the plan."""
+
+    def __init__(self, request: Request, host: "Host") -> None:
+        self.request = request
+        self.host = host
+        self.spec = request.spec
+        self.linux: dict[str, Any] = self.spec.get("linux") or {}
+        self.process: dict[str, Any] = self.spec.get("process") or {}
+        self.plan = Plan()
+        self.add = self.plan.ops.append
+        self.slots = 0
+        self.created: dict[str, int] = {}
+        self.joined: dict[str, str] = {}
+        for namespace in self.linux.get("namespaces") or ():
+            kind = namespace.get("type")
+            if kind not in NAMESPACES:
+                raise InvalidArgument(f"linux.namespaces: unknown type {kind!r}")
+            if kind in self.created or kind in self.joined:
+                raise InvalidArgument(f"linux.namespaces: {kind} is there twice")
+            if namespace.get("path"):
+                self.joined[kind] = namespace["path"]
+            else:
+                self.created[kind] = NAMESPACES[kind]
+        self.userns = "user" in self.created or "user" in self.joined
+        # Which side of the clone looks host files up: root does it first, in the creator's own namespaces,
+        # so that a user namespace need not reach them; without root only the new namespace allows mounts.
+        self.privileged = host.user == 0 and host.may(21)
+        # Slots with a fixed meaning.
+        self.listener = self.slot()
+        self.preserved = self.slots
+        self.slots += request.preserve_fds
+        self.root = self.slot()
+        self.scratch = self.slot()
+        self.target = self.slot()
+        self.tree = self.slot()
+        self.known: set[str] = set()
+        self.rootfs_slots: list[int] = []
+        self.legacy_rootfs: list[tuple[int, str, str, list[str]]] = []
+        self.bind_sources: dict[int, int] = {}
+        self.device_sources: dict[str, int] = {}
+        self.tasks_slots: list[int] = []
+        self.cgroup_slot = -1
+        self.slave = -1
+        self.dev = -1
+        # The seccomp filter (flags, instructions), and the capabilities to keep once it is loaded.
+        self.seccomp: tuple[int, bytes] | None = None
+        self.no_new_privileges = False
+        self.final_capabilities: tuple[int, int, int] | None = None
+
+    def slot(self) -> int:
+        self.slots += 1
+        return self.slots - 1
+
+    def purpose(self, text: str) -> None:
+        """What the operations from here on are for: it becomes part of an error's address."""
+        self.plan.purposes.append((len(self.plan.ops), text))
+
+    def note(self, text: str) -> None:
+        self.plan.notes.append(text)
+
+    # ── Lookups inside the rootfs: always from its descriptor, never by joining strings ──
+
+    def open_in_root(self, into: int, path: str, flags: int = O_PATH, tolerate: "tuple[int, ...]" = ()) -> None:
+        self.add(Open(into, self.root, path or ".", flags, RESOLVE_IN_ROOT, 0, tolerate=tolerate))
+
+    def make_directory(self, path: str) -> None:
+        """Emit the making of ``path`` (relative to the root, cleaned) and of what is above it; existing is fine."""
+        if not path or path in self.known:
+            return
+        parent, _, name = path.rpartition("/")
+        self.make_directory(parent)
+        self.known.add(path)
+        if parent:
+            self.open_in_root(self.scratch, parent, O_PATH | O_DIRECTORY)
+            self.add(Mkdir(self.scratch, name, 0o755, tolerate=(EEXIST,)))
+        else:
+            self.add(Mkdir(self.root, name, 0o755, tolerate=(EEXIST,)))
+
+    def dev_slot(self) -> int:
+        """A slot with /dev of the container, after its mounts were made."""
+        if self.dev < 0:
+            self.dev = self.slot()
+            self.open_in_root(self.dev, "dev", O_PATH | O_DIRECTORY)
+        return self.dev
+
+    def covered(self, path: str) -> None:
+        """Something was mounted on ``path``: what is below it is no longer known to exist."""
+        prefix = path + "/" if path else ""
+        self.known = {known for known in self.known if not known.startswith(prefix)}
+        if path:
+            self.known.add(path)
+
+
+def clean(path: str) -> str:
+    """An absolute path of the container, relative to its root, without ``.``, ``..`` and doubled slashes."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+__all__ = ["CWD", "Context", "Plan", "Request", "clean"]

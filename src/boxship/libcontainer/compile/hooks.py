@@ -1,0 +1,57 @@
+"""Hooks that run inside: the executor runs them; those of the runtime's own namespaces run in the creator.
+
+runtime-spec, config.md, POSIX-platform Hooks: createContainer before the pivot, startContainer in the container
+before the program.
+"""
+
+from boxship.errors import InvalidArgument
+from boxship.libcontainer.plan.ops import Await, Hook
+
+from .context import Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+RUNTIME_HOOKS = "runtime-hooks"
+START = "start"
+
+
+def of(spec: "dict[str, Any]", kind: str) -> "list[dict[str, Any]]":
+    """The hooks of one kind, checked: an absolute path each."""
+    hooks = (spec.get("hooks") or {}).get(kind) or []
+    for hook in hooks:
+        if not str(hook.get("path", "")).startswith("/"):
+            raise InvalidArgument(f"hooks.{kind}: path must be absolute, not {hook.get('path')!r}")
+    return list(hooks)
+
+
+def meet_runtime_hooks(c: Context) -> None:
+    """The namespaces are there: the creator runs prestart and createRuntime, and sends the state on."""
+    if of(c.spec, "prestart") or of(c.spec, "createRuntime") or of(c.spec, "createContainer"):
+        c.purpose("wait for the prestart and createRuntime hooks")
+        c.add(Await(RUNTIME_HOOKS))
+
+
+def _run(c: Context, kind: str) -> None:
+    for hook in of(c.spec, kind):
+        c.purpose(f"run the {kind} hook {hook['path']}")
+        timeout = hook.get("timeout") or 0
+        argv = list(hook.get("args") or [hook["path"]])
+        c.add(Hook(hook["path"], argv, list(hook.get("env") or ()), int(timeout * 1000)))
+
+
+def create_container(c: Context) -> None:
+    """createContainer hooks: the container's namespaces, the host's files."""
+    _run(c, "createContainer")
+
+
+def start_container(c: Context) -> None:
+    """startContainer hooks: inside, after start was called."""
+    _run(c, "startContainer")
+
+
+def meet_start(c: Context) -> None:
+    """Created. The creator may go away now; the word to start comes from it or through the listening socket."""
+    c.purpose("wait for start")
+    c.add(Await(START, -1, c.listener))

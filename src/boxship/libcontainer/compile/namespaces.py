@@ -1,0 +1,248 @@
+"""Namespaces: which to join, which to make, and what a new one needs before it is used."""
+
+from errno import EPERM
+
+from boxship.errors import InvalidArgument
+from boxship.libcontainer.plan.ops import (
+    CWD,
+    Await,
+    Clone,
+    LoopbackUp,
+    Open,
+    Prctl,
+    ResetSignals,
+    Rlimit,
+    SetDomainname,
+    SetGroups,
+    SetHostname,
+    SetIds,
+    SetNs,
+    SetSession,
+    Umask,
+    Unshare,
+    Write,
+    WriteFile,
+)
+from boxship.linux.abi.process import (
+    CAP_SYS_RESOURCE,
+    CLONE_NEWCGROUP,
+    CLONE_NEWTIME,
+    NAMESPACES,
+    PR_SET_DUMPABLE,
+    RLIMITS,
+)
+
+from .context import Context
+
+IDS_MAPPED = "ids-mapped"
+O_WRONLY = 1
+
+
+def begin(c: Context) -> None:
+    """A process that nobody can trace, with clean signals: what it inherited from its creator is gone."""
+    c.purpose("prepare the executor")
+    c.add(Prctl(PR_SET_DUMPABLE, 0))
+    c.add(ResetSignals())
+    c.add(Umask(0))
+
+
+def oom_score(c: Context) -> None:
+    """process.oomScoreAdj; below the inherited value it needs CAP_SYS_RESOURCE, without it is clamped."""
+    wanted = c.process.get("oomScoreAdj")
+    if wanted is None:
+        return
+    if wanted < c.host.oom_score_adj and not c.host.may(CAP_SYS_RESOURCE):
+        c.note(
+            f"process.oomScoreAdj {wanted} was raised to {c.host.oom_score_adj}: "
+            "a lower one than our own needs CAP_SYS_RESOURCE"
+        )
+        wanted = c.host.oom_score_adj
+    if wanted == c.host.oom_score_adj:
+        return
+    c.purpose(f"set oom_score_adj to {wanted}")
+    c.add(WriteFile(CWD, "/proc/self/oom_score_adj", str(wanted)))
+
+
+def rlimits(c: Context) -> None:
+    """process.rlimits, still with the creator's capabilities: a user namespace could not raise one."""
+    limits = c.process.get("rlimits") or ()
+    if not limits:
+        return
+    c.purpose("set resource limits")
+    seen = set()
+    for limit in limits:
+        name = limit.get("type", "")
+        if name not in RLIMITS:
+            raise InvalidArgument(f"process.rlimits: unknown type {name!r}")
+        if name in seen:
+            raise InvalidArgument(f"process.rlimits: {name} is there twice")
+        seen.add(name)
+        soft, hard = int(limit.get("soft", 0)), int(limit.get("hard", 0))
+        if not c.host.may(CAP_SYS_RESOURCE):
+            ours = c.host.limits.get(RLIMITS[name], -1)
+            if ours >= 0 and (hard > ours or hard < 0):
+                c.note(f"{name} {hard} was lowered to {ours}: a higher hard limit needs CAP_SYS_RESOURCE")
+                hard = ours
+                soft = min(soft, ours) if soft >= 0 else ours
+        c.add(Rlimit(RLIMITS[name], _signed(soft), _signed(hard)))
+
+
+def _signed(value: int) -> int:
+    """RLIM_INFINITY is all ones; the wire carries signed numbers."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def open_cgroups(c: Context) -> None:
+    """The container's tasks files (v1) or its directory (v2), by host paths."""
+    if not c.request.tasks and not c.request.cgroup:
+        return
+    c.purpose("open the container's cgroups")
+    for path in c.request.tasks:
+        slot = c.slot()
+        c.tasks_slots.append(slot)
+        c.add(Open(slot, CWD, path, O_WRONLY))
+    if c.request.cgroup:
+        c.cgroup_slot = c.slot()
+        c.add(Open(c.cgroup_slot, CWD, c.request.cgroup, 0o200000))
+
+
+def join_namespaces(c: Context) -> None:
+    """Namespaces given by path. The user namespace comes last where we may enter the others as we are."""
+    if not c.joined:
+        return
+    if "mount" in c.joined:
+        raise InvalidArgument("linux.namespaces: a container's mount namespace must be new, not joined by path")
+    kinds = sorted(c.joined, key=lambda kind: (kind == "user") == c.privileged)
+    slots = {}
+    for kind in kinds:
+        c.purpose(f"open the {kind} namespace {c.joined[kind]}")
+        slots[kind] = c.slot()
+        c.add(Open(slots[kind], CWD, c.joined[kind], 0))
+    for kind in kinds:
+        c.purpose(f"join the {kind} namespace {c.joined[kind]}")
+        c.add(SetNs(slots[kind], NAMESPACES[kind]))
+
+
+def time_offsets(c: Context) -> None:
+    """A time namespace is made by unshare; its offsets must be set before the first process is in it."""
+    if "time" not in c.created:
+        return
+    c.purpose("make the time namespace")
+    c.add(Unshare(CLONE_NEWTIME))
+    lines = "".join(
+        f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
+        for clock, offset in (c.linux.get("timeOffsets") or {}).items()
+    )
+    if lines:
+        c.add(WriteFile(CWD, "/proc/self/timens_offsets", lines))
+
+
+def clone(c: Context) -> None:
+    """From here on the plan runs in the container's first process, a child of the creator."""
+    flags = 0
+    for kind, flag in c.created.items():
+        if kind not in ("cgroup", "time"):  # made where their content is right
+            flags |= flag
+    c.purpose(f"make the {', '.join(k for k in c.created if k not in ('cgroup', 'time')) or 'no'} namespaces")
+    c.add(Clone(flags, c.cgroup_slot))
+    c.add(SetSession())
+
+
+def become_root(c: Context) -> None:
+    """In a user namespace: wait for the id maps (written from outside, user_namespaces(7)), then be its root."""
+    if not c.userns:
+        return
+    if "user" in c.created:
+        c.purpose("wait for the id maps")
+        c.add(Await(IDS_MAPPED))
+    c.purpose("become root of the user namespace")
+    c.add(SetIds(0, 0))
+    if c.privileged:
+        c.add(SetGroups(b"", tolerate=(EPERM,)))  # a joined namespace may deny setgroups
+    c.add(Prctl(PR_SET_DUMPABLE, 0))  # a change of ids may have set it again
+
+
+def enter_cgroups(c: Context) -> None:
+    """Write 0 to each tasks file: a single thread moves itself without an RCU grace period.
+
+    Only then is the cgroup namespace made, so that its root is the container's cgroup (cgroup_namespaces(7)).
+    """
+    if c.tasks_slots:
+        c.purpose("enter the container's cgroups")
+        for slot in c.tasks_slots:
+            c.add(Write(slot, "0"))
+    if "cgroup" in c.created:
+        c.purpose("make the cgroup namespace")
+        c.add(Unshare(CLONE_NEWCGROUP))
+
+
+def enter_container(c: Context, flags: int) -> None:
+    """Into a running container: its cgroups, then all of its namespaces at once, then a child that is inside."""
+    c.purpose("enter the container's namespaces")
+    c.add(SetNs(c.listener, flags))
+    c.purpose("make the process")
+    c.add(Clone(0, c.cgroup_slot))
+    c.add(SetSession())
+    if c.tasks_slots:
+        c.purpose("enter the container's cgroups")
+        for slot in c.tasks_slots:
+            c.add(Write(slot, "0"))
+    if c.userns:
+        c.purpose("become root of the user namespace")
+        c.add(SetIds(0, 0))
+        c.add(Prctl(PR_SET_DUMPABLE, 0))
+
+
+def network_up(c: Context) -> None:
+    """The loopback interface of a new network namespace."""
+    if "network" in c.created:
+        c.purpose("set the loopback interface up")
+        c.add(LoopbackUp())
+
+
+def names(c: Context) -> None:
+    """hostname and domainname; without a UTS namespace of its own the container may not rename the host."""
+    for key, op in (("hostname", SetHostname), ("domainname", SetDomainname)):
+        value = c.spec.get(key)
+        if not value:
+            continue
+        if "uts" not in c.created and "uts" not in c.joined:
+            raise InvalidArgument(f"{key} is set, but the container has no uts namespace of its own")
+        c.purpose(f"set the {key}")
+        c.add(op(value))
+
+
+# A sysctl belongs to a namespace; one that does not would change the host.
+_IPC_SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+                "kernel.shmmni", "kernel.shm_rmid_forced")  # fmt: skip
+
+
+def sysctl_path(key: str) -> str:
+    """The path below /proc/sys; the first separator decides which of ``.`` and ``/`` separates (sysctl(8))."""
+    dot, slash = key.find("."), key.find("/")
+    if slash >= 0 and (dot < 0 or slash < dot):
+        return key
+    return key.replace("/", "\0").replace(".", "/").replace("\0", ".")
+
+
+def sysctls(c: Context) -> None:
+    """linux.sysctl, written through the container's own /proc; only namespaced ones."""
+    for key, value in (c.linux.get("sysctl") or {}).items():
+        path = sysctl_path(key)
+        dotted = path.replace("/", ".")
+        if dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
+            needs = "ipc"
+        elif dotted.startswith("net."):
+            needs = "network"
+        elif dotted in ("kernel.hostname", "kernel.domainname"):
+            needs = "uts"
+        elif dotted.startswith("user."):
+            needs = "user"
+        else:
+            raise InvalidArgument(f"linux.sysctl: {key} is not namespaced: it would change the host")
+        if needs not in c.created and needs not in c.joined:
+            raise InvalidArgument(f"linux.sysctl: {key} needs a {needs} namespace of the container's own")
+        if ".." in path.split("/"):
+            raise InvalidArgument(f"linux.sysctl: {key} is not a name")
+        c.purpose(f"set sysctl {key}")
+        c.add(WriteFile(CWD, "/proc/sys/" + path, str(value)))

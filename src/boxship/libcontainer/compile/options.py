@@ -1,0 +1,72 @@
+"""Mount option words, sorted into what they mean."""
+
+from boxship.linux.abi.mount import ATTRIBUTES, NOTHING, PROPAGATION, SUPERBLOCK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Options:
+    """Parsed mount options.
+
+    ``set``/``clear`` are mount attributes, ``recursive_set``/``recursive_clear`` those of the ``r``-words (rro);
+    ``propagation`` are (flag, recursive) pairs; ``data`` the file system's own options, None for one without a
+    value; ``unknown`` is empty unless the caller's table says otherwise.
+    """
+
+    __slots__ = (
+        "bind",
+        "clear",
+        "copy_up",
+        "data",
+        "idmap",
+        "propagation",
+        "recursive",
+        "recursive_clear",
+        "recursive_set",
+        "set",
+    )
+
+    def __init__(self) -> None:
+        self.set = 0
+        self.clear = 0
+        self.recursive_set = 0
+        self.recursive_clear = 0
+        self.propagation: list[tuple[int, bool]] = []
+        self.bind = False
+        self.recursive = False
+        self.copy_up = False
+        self.idmap = ""
+        self.data: list[tuple[str, str | None]] = []
+
+
+def parse(words: "Iterable[str]") -> Options:
+    """Sort the words; a later one wins over an earlier one that says the opposite."""
+    options = Options()
+    for word in words:
+        if word in ATTRIBUTES:
+            set, clear = ATTRIBUTES[word]
+            options.set = options.set & ~(clear | set) | set
+            options.clear = options.clear & ~set | clear
+        elif word in PROPAGATION:
+            options.propagation.append(PROPAGATION[word])
+        elif word in ("bind", "rbind"):
+            options.bind = True
+            options.recursive = word == "rbind"
+        elif word == "tmpcopyup":
+            options.copy_up = True
+        elif word in ("idmap", "ridmap"):
+            options.idmap = word
+        elif word in SUPERBLOCK:
+            options.data.append((word, None))
+        elif word in NOTHING or word.startswith(("x-", "X-", "comment=")) or not word:
+            continue
+        elif word.startswith("r") and word[1:] in ATTRIBUTES:
+            set, clear = ATTRIBUTES[word[1:]]
+            options.recursive_set |= set
+            options.recursive_clear |= clear
+        else:
+            key, equals, value = word.partition("=")
+            options.data.append((key, value if equals else None))
+    return options

@@ -1,0 +1,256 @@
+"""The container's process: who it is, what it may do, and what it runs.
+
+Used for init and for exec alike.
+The order matters: the working directory and the credentials first, the program is looked up as the user who runs
+it, and the seccomp filter is loaded last, so that it need not allow what only the runtime does.
+"""
+
+from errno import EBADF, EINVAL, EPERM, EROFS, ENOSYS
+from struct import pack
+
+from boxship.errors import InvalidArgument
+from boxship.libcontainer.plan.ops import (
+    CWD,
+    STDIO,
+    Affinity,
+    AmbientSet,
+    BoundingSet,
+    CapSet,
+    ChDir,
+    CheckCwd,
+    Chown,
+    ControllingTerminal,
+    Duplicate,
+    Exec,
+    FindProgram,
+    IoPriority,
+    JoinSessionKeyring,
+    Personality,
+    Prctl,
+    Scheduler,
+    Seccomp,
+    SetGroups,
+    SetIds,
+    Umask,
+    WriteFile,
+)
+from boxship.linux.abi.mount import AT_EMPTY_PATH
+from boxship.linux.abi.process import (
+    CAP_SYS_ADMIN,
+    CAPABILITIES,
+    IO_PRIORITY_CLASSES,
+    PERSONALITIES,
+    PR_SET_KEEPCAPS,
+    PR_SET_NO_NEW_PRIVS,
+    SCHED_FLAGS,
+    SCHEDULERS,
+)
+
+from .context import Context, clean
+
+DEFAULT_HOME = "/"
+
+
+def check(c: Context) -> None:
+    """What must be there (runtime-spec, Process)."""
+    args = c.process.get("args")
+    if not args:
+        raise InvalidArgument("process.args is empty: there is no command to run")
+    cwd = c.process.get("cwd") or ""
+    if not cwd.startswith("/"):
+        raise InvalidArgument(f"process.cwd must be an absolute path, not {cwd!r}")
+
+
+def make_cwd(c: Context) -> None:
+    """The working directory is made when the image lacks it, as every runtime does."""
+    path = clean(c.process.get("cwd") or "/")
+    if path:
+        c.purpose(f"make the working directory /{path}")
+        c.make_directory(path)
+
+
+def session_keyring(c: Context) -> None:
+    """A keyring of its own: the creator's would be shared by all of its containers."""
+    if c.request.new_keyring:
+        c.purpose("join a new session keyring")
+        c.add(JoinSessionKeyring("_ses." + c.request.id, tolerate=(ENOSYS, EPERM)))
+
+
+def scheduling(c: Context) -> None:
+    """process.scheduler, ioPriority, execCPUAffinity and linux.personality."""
+    scheduler = c.process.get("scheduler")
+    if scheduler:
+        c.purpose("set the scheduler")
+        policy = scheduler.get("policy")
+        if policy not in SCHEDULERS:
+            raise InvalidArgument(f"process.scheduler.policy: unknown value {policy!r}")
+        flags = 0
+        for flag in scheduler.get("flags") or ():
+            if flag not in SCHED_FLAGS:
+                raise InvalidArgument(f"process.scheduler.flags: unknown value {flag!r}")
+            flags |= SCHED_FLAGS[flag]
+        c.add(
+            Scheduler(
+                pack(
+                    "<IIQiIQQQ",
+                    48,
+                    SCHEDULERS[policy],
+                    flags,
+                    scheduler.get("nice", 0),
+                    scheduler.get("priority", 0),
+                    scheduler.get("runtime", 0),
+                    scheduler.get("deadline", 0),
+                    scheduler.get("period", 0),
+                )
+            )
+        )
+    priority = c.process.get("ioPriority")
+    if priority:
+        kind = priority.get("class")
+        if kind not in IO_PRIORITY_CLASSES:
+            raise InvalidArgument(f"process.ioPriority.class: unknown value {kind!r}")
+        c.purpose("set the I/O priority")
+        c.add(IoPriority(IO_PRIORITY_CLASSES[kind] << 13 | priority.get("priority", 0)))
+    personality = c.linux.get("personality")
+    if personality:
+        domain = personality.get("domain")
+        if domain not in PERSONALITIES or personality.get("flags"):
+            raise InvalidArgument(f"linux.personality: {personality!r} is not supported")
+        c.purpose(f"set the personality {domain}")
+        c.add(Personality(PERSONALITIES[domain]))
+
+
+def cpu_affinity(c: Context, text: str) -> None:
+    """A list of CPUs like ``0-3,7`` for the process."""
+    mask = 0
+    for part in text.replace(" ", "").split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise InvalidArgument(f"process.execCPUAffinity: {text!r} is not a list of CPUs")
+        for cpu in range(int(first), int(last or first) + 1):
+            mask |= 1 << cpu
+    c.purpose(f"run on CPUs {text}")
+    size = max(8, (mask.bit_length() + 63) // 64 * 8)
+    c.add(Affinity(mask.to_bytes(size, "little")))
+
+
+def capability_mask(c: Context, kind: str) -> int:
+    """The mask of one of the five sets; a name that this kernel does not know is dropped with a note."""
+    mask = 0
+    for name in (c.process.get("capabilities") or {}).get(kind) or ():
+        number = CAPABILITIES.get(name)
+        if number is None or number > c.host.last_capability:
+            text = f"process.capabilities: this kernel does not know {name}"
+            if text not in c.plan.notes:
+                c.note(text)
+            continue
+        mask |= 1 << number
+    return mask
+
+
+def credentials(c: Context) -> None:
+    """Capabilities, groups, ids; afterwards the process is the user's."""
+    user = c.process.get("user") or {}
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
+    for descriptor in c.request.stdio_owners:
+        # So that the user may open /dev/stdout again; a descriptor that cannot be given away stays as it is.
+        c.add(Chown(STDIO[descriptor], "", uid, -1, AT_EMPTY_PATH, tolerate=(EPERM, EROFS)))
+    if c.slave >= 0:
+        c.purpose("take the terminal")
+        c.add(ControllingTerminal(c.slave))
+    cwd = c.process.get("cwd") or "/"
+    c.purpose(f"enter the working directory {cwd}")
+    c.add(ChDir(cwd))
+    c.add(CheckCwd())
+    last = c.host.last_capability
+    c.seccomp = _seccomp(c)
+    c.no_new_privileges = bool(c.process.get("noNewPrivileges"))
+    if c.process.get("capabilities") is not None:
+        c.purpose("drop capabilities")
+        c.add(BoundingSet(capability_mask(c, "bounding"), last))
+    c.purpose(f"become user {uid}, group {gid}")
+    c.add(Prctl(PR_SET_KEEPCAPS, 1))
+    groups = user.get("additionalGids") or ()
+    # Without privileges only a user namespace with setgroups denied is possible: then there is nothing to set.
+    refused = () if c.privileged or groups else (EPERM,)
+    c.add(SetGroups(pack(f"<{len(groups)}I", *groups), tolerate=refused))
+    c.add(SetIds(uid, gid))
+    c.add(Prctl(PR_SET_KEEPCAPS, 0))
+    c.add(Umask(user.get("umask", 0o022)))
+    if c.process.get("capabilities") is None:
+        c.final_capabilities = None
+        return
+    permitted, inheritable = capability_mask(c, "permitted"), capability_mask(c, "inheritable")
+    effective = capability_mask(c, "effective")
+    c.purpose("set capabilities")
+    c.final_capabilities = (effective, permitted, inheritable)
+    extra = 0
+    if c.seccomp and not c.no_new_privileges and not effective >> CAP_SYS_ADMIN & 1:
+        extra = 1 << CAP_SYS_ADMIN  # seccomp(2) needs it, or no_new_privs; dropped right after
+    c.add(CapSet(effective | extra, permitted | extra, inheritable))
+    # capabilities(7): only what is both permitted and inheritable can be ambient; the rest of the list is moot.
+    ambient = capability_mask(c, "ambient") & permitted & inheritable
+    c.add(AmbientSet(ambient, last, tolerate=(EINVAL,)))
+    if not extra:
+        c.final_capabilities = None
+
+
+def _seccomp(c: Context) -> "tuple[int, bytes] | None":
+    profile = c.linux.get("seccomp")
+    if not profile:
+        return None
+    from boxship.libcontainer import seccomp
+
+    compiled = seccomp.compile(profile, c.request.cache)
+    return (compiled.flags, compiled.program) if compiled.program else None
+
+
+def security_labels(c: Context) -> None:
+    """The AppArmor profile or SELinux label of the program; only where that module is on."""
+    profile = c.process.get("apparmorProfile")
+    if profile and c.host.apparmor:
+        c.purpose(f"set the AppArmor profile {profile}")
+        c.add(WriteFile(CWD, "/proc/self/attr/exec", "exec " + profile))
+    elif profile and profile != "unconfined":
+        c.note(f"process.apparmorProfile {profile!r}: AppArmor is not on")
+    label = c.process.get("selinuxLabel")
+    if label and c.host.selinux:
+        c.purpose(f"set the SELinux label {label}")
+        c.add(WriteFile(CWD, "/proc/self/attr/exec", label))
+
+
+def find_program(c: Context) -> None:
+    """args[0], by the PATH of process.env, as the user who is to run it."""
+    name = c.process["args"][0]
+    c.purpose(f"find {name}")
+    if "/" in name:
+        c.add(FindProgram([name]))
+        return
+    path = ""
+    for variable in c.process.get("env") or ():
+        if variable.startswith("PATH="):
+            path = variable[5:]
+    directories = [directory or "." for directory in path.split(":")] if path else []
+    c.add(FindProgram([directory.rstrip("/") + "/" + name for directory in directories]))
+
+
+def filter_and_exec(c: Context, home: str) -> None:
+    """no_new_privs, the filter, the last capability, and the program."""
+    if c.no_new_privileges:
+        c.purpose("set no_new_privs")
+        c.add(Prctl(PR_SET_NO_NEW_PRIVS, 1))
+    for n in range(c.request.preserve_fds):
+        c.add(Duplicate(c.preserved + n, 3 + n, tolerate=(EBADF,)))
+    env = list(c.process.get("env") or ())
+    if not any(variable.startswith("HOME=") for variable in env):
+        env.append("HOME=" + (home or DEFAULT_HOME))
+    if c.request.terminal and not any(variable.startswith("TERM=") for variable in env):
+        env.append("TERM=xterm")
+    if c.seccomp:
+        c.purpose("load the seccomp filter")
+        flags, program = c.seccomp
+        c.add(Seccomp(flags, program))
+        if c.final_capabilities:
+            c.add(CapSet(*c.final_capabilities))
+    c.purpose(f"execute {c.process['args'][0]}")
+    c.add(Exec(list(c.process["args"]), env))

@@ -1,0 +1,165 @@
+"""The root file system: opened on the host, attached in the new mount namespace, pivoted into.
+
+It is a detached mount until it is moved onto ``/`` of the new namespace, so neither a bind mount of a path nor
+the file systems of ``rootfs_mounts`` ever show up on the host, and no path is looked up twice.
+"""
+
+from boxship.errors import InvalidArgument
+from boxship.libcontainer.plan.ops import (
+    CWD,
+    ChDir,
+    ChRoot,
+    FchDir,
+    FsCreate,
+    FsFlag,
+    FsMount,
+    FsOpen,
+    FsString,
+    Mount,
+    MoveMount,
+    Open,
+    OpenTree,
+    PivotRoot,
+    SetMountAttributes,
+    Unmount,
+)
+from boxship.linux.abi.mount import (
+    AT_EMPTY_PATH,
+    AT_RECURSIVE,
+    LEGACY_FLAGS,
+    MNT_DETACH,
+    MOUNT_ATTR_RDONLY,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MS_SLAVE,
+    O_DIRECTORY,
+    O_PATH,
+    OPEN_TREE_CLONE,
+    PROPAGATION,
+)
+
+from .context import Context
+from .options import parse
+
+# fsconfig(2) takes at most 256 bytes for a value; overlay's lowerdir is the one that gets longer.
+LONGEST_VALUE = 255
+
+
+def open_rootfs(c: Context) -> None:
+    """Detached mounts of the root file system, in order; the last is the top."""
+    if c.request.rootfs_mounts:
+        for type, source, options in c.request.rootfs_mounts:
+            c.rootfs_slots.append(_open_mount(c, type, source, list(options)))
+        return
+    path = c.request.rootfs
+    c.purpose(f"open the root file system {path}")
+    slot = c.slot()
+    c.rootfs_slots.append(slot)
+    c.add(OpenTree(slot, CWD, path, OPEN_TREE_CLONE | AT_RECURSIVE))
+
+
+def _open_mount(c: Context, type: str, source: str, options: "list[str]") -> int:
+    """One of ``rootfs_mounts`` as a detached mount; -1 when only mount(2) can make it (later, in place)."""
+    c.purpose(f"open the root file system's {type} mount of {source}")
+    slot = c.slot()
+    parsed = parse(options)
+    if type == "bind" or parsed.bind:
+        flags = OPEN_TREE_CLONE | (AT_RECURSIVE if parsed.recursive else 0)
+        c.add(OpenTree(slot, CWD, source, flags))
+        if parsed.set or parsed.clear:
+            c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH, parsed.set, parsed.clear))
+        return slot
+    layers = [value for key, value in parsed.data if type == "overlay" and key == "lowerdir"]
+    one_by_one = layers and c.host.kernel >= (6, 7)
+    if layers and not one_by_one and len(layers[0]) > LONGEST_VALUE:
+        c.legacy_rootfs.append((slot, type, source, options))
+        return slot
+    context = c.slot()
+    c.add(FsOpen(context, type))
+    if source:
+        c.add(FsString(context, "source", source))
+    for key, value in parsed.data:
+        if key == "lowerdir" and one_by_one:
+            for layer in _split_layers(value):
+                c.add(FsString(context, "lowerdir+", layer))
+        elif value is None:
+            c.add(FsFlag(context, key))
+        else:
+            c.add(FsString(context, key, value))
+    c.add(FsCreate(context))
+    c.add(FsMount(slot, context, parsed.set))
+    return slot
+
+
+def _split_layers(value: str) -> "list[str]":
+    r"""The directories of a lowerdir option: separated by ``:``, with ``\:`` and ``\\`` escaped."""
+    if "\\" not in value:
+        return value.split(":")
+    layers, current, escaped = [], "", False
+    for char in value:
+        if escaped:
+            current += char
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == ":":
+            layers.append(current)
+            current = ""
+        else:
+            current += char
+    return [*layers, current]
+
+
+def private_mounts(c: Context) -> None:
+    """No mount that we make may show on the host; what the host mounts later may show here (as runc has it)."""
+    c.purpose("make all mounts slaves of the host's")
+    c.add(SetMountAttributes(CWD, "/", AT_RECURSIVE, 0, 0, MS_SLAVE))
+
+
+def attach_rootfs(c: Context) -> None:
+    """Onto ``/`` of the new namespace: a mount that pivot_root(2) can take, found again by its handle."""
+    c.purpose("attach the root file system")
+    legacy = {slot: (type, source, options) for slot, type, source, options in c.legacy_rootfs}
+    for slot in c.rootfs_slots:
+        if slot in legacy:
+            type, source, options = legacy[slot]
+            flags = sum(LEGACY_FLAGS.get(option, 0) for option in options)
+            data = ",".join(option for option in options if option not in LEGACY_FLAGS and option != "rw")
+            c.add(Mount(source or type, "/", type, flags, data))
+            # The lookup of "/" stops at the process's own root; ".." from there crosses to what covers it.
+            c.add(Open(slot, CWD, "/..", O_PATH | O_DIRECTORY))
+            continue
+        c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, MS_SLAVE))
+        c.add(MoveMount(slot, CWD, "/", MOVE_MOUNT_F_EMPTY_PATH))
+    c.root = c.rootfs_slots[-1]
+
+
+def pivot(c: Context) -> None:
+    """pivot_root(".", "."): the old root ends up on top of the new one, and is let go of there (pivot_root(2))."""
+    c.purpose("pivot into the root file system")
+    c.add(FchDir(c.root))
+    if c.request.no_pivot:
+        c.add(Mount(".", "/", "", 8192, ""))  # MS_MOVE
+        c.add(ChRoot("."))
+    else:
+        c.add(PivotRoot(".", "."))
+        c.add(Unmount(".", MNT_DETACH))
+    c.add(ChDir("/"))
+
+
+def propagation(c: Context) -> None:
+    """linux.rootfsPropagation."""
+    word = c.linux.get("rootfsPropagation")
+    if not word:
+        return
+    if word not in PROPAGATION:
+        raise InvalidArgument(f"linux.rootfsPropagation: unknown value {word!r}")
+    flag, recursive = PROPAGATION[word]
+    c.purpose(f"make the root mount {word}")
+    c.add(SetMountAttributes(CWD, "/", AT_RECURSIVE if recursive else 0, 0, 0, flag))
+
+
+def read_only(c: Context) -> None:
+    """root.readonly."""
+    if (c.spec.get("root") or {}).get("readonly"):
+        c.purpose("make the root file system read-only")
+        c.add(SetMountAttributes(CWD, "/", 0, MOUNT_ATTR_RDONLY))

@@ -1,0 +1,610 @@
+"""Containers: create, start, exec, signal, pause, inspect, delete.
+
+Lifecycle (runtime-spec, runtime.md): creating -> created -> running (<-> paused) -> stopped, then deleted.
+``create`` makes namespaces, mounts and cgroups, and leaves a process that waits; ``start`` lets it execute the
+program.
+The process is a child of the calling process, which reaps it; any process of the same user may ``load`` the
+container by its id and do the rest.
+Everything here is synchronous, uses no threads, and may be called from a process that has some.
+``delete`` is idempotent and leaves nothing: no process, mount, cgroup or file.
+"""
+
+import os
+from _signal import pidfd_send_signal
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
+from errno import ECHILD, ECONNREFUSED, ENOENT, ESRCH
+from select import poll
+from time import gmtime, monotonic, sleep, strftime, time
+
+from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, NotFound, StepFailed, Unavailable
+from boxship.libcontainer import cgroups, hooks
+from boxship.libcontainer import state as store
+from boxship.linux.abi.process import NAMESPACES, SIGKILL
+from boxship.oci import cold_json
+
+from .compile import Plan, Request, compile_exec, compile_spec
+from .compile import hooks as compile_hooks
+from .compile.home import home
+from .compile.namespaces import IDS_MAPPED
+from .executor import Run
+from .host import Host, host
+from .idmap import host_id, write_maps
+from .plan import codec
+from .plan.ops import Await
+from .process import Process, Stdio, Terminal, stdio_owners, wait
+from .resources import cgroup_path, for_cgroups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from boxship.libcontainer.cgroups.manager import Manager, Stats
+
+OCI_VERSION = "1.2.0"
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+
+
+class Container:
+    """One container; made by ``create`` or found by ``load``."""
+
+    def __init__(self, root: str, record: "dict[str, Any]", machine: Host) -> None:
+        self.root = root
+        self.id: str = record["id"]
+        self.bundle: str = record.get("bundle") or ""
+        self.console = -1
+        self.notes: list[str] = record.get("notes") or []
+        self.times: list[int] = []
+        self.plan: Plan | None = None
+        self._record = record
+        self._host = machine
+        self._run: Run | None = None
+        self._spec: dict[str, Any] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Init's pid as the creator sees it, 0 while there is none yet."""
+        return int(self._record.get("pid") or 0)
+
+    @property
+    def directory(self) -> str:
+        return self.root + "/" + self.id
+
+    @property
+    def spec(self) -> "dict[str, Any]":
+        """The parsed config.json; read again from the state or bundle after ``load``."""
+        if self._spec is None:
+            self._spec = read_spec(self.directory if self._record.get("own_config") else self.bundle)
+        return self._spec
+
+    @property
+    def cgroups(self) -> "Manager":
+        return cgroups.from_paths(self._host.cgroups, self._record.get("cgroups") or {})
+
+    # ── Creating ──
+
+    @classmethod
+    def create(
+        cls,
+        id: str,
+        bundle: str,
+        *,
+        root: str = store.DEFAULT_ROOT,
+        spec: "dict[str, Any] | None" = None,
+        stdio: "Stdio | Terminal | None" = None,
+        rootfs_mounts: "Sequence[tuple[str, str, Sequence[str]]]" = (),
+        cgroup_manager: str = "cgroupfs",
+        no_pivot: bool = False,
+        new_keyring: bool = True,
+        preserve_fds: int = 0,
+        trace: bool = False,
+        host: "Host | None" = None,
+    ) -> "Container":
+        """Make everything and stop right before the program; then ``start`` it.
+
+        ``cgroup_manager`` is "cgroupfs" or "none".
+        ``preserve_fds`` hands the caller's descriptors 3, 4, ... to the program.
+        With ``trace``, ``times`` has the clock (CLOCK_MONOTONIC nanoseconds) at each step of ``plan``.
+        Raises InvalidArgument, AlreadyExists, StepFailed, or what the cgroups raise; nothing is left then.
+        """
+        machine = host or _host()
+        own_config = spec is not None
+        bundle = os.path.abspath(bundle)
+        if spec is None:
+            spec = read_spec(bundle)
+        store.check_id(id)
+        directory = store.claim(root, id)
+        record: dict[str, Any] = {
+            "id": id,
+            "status": CREATING,
+            "bundle": bundle,
+            "pid": 0,
+            "start_time": 0,
+            "created": _timestamp(),
+            "own_config": own_config,
+            "rootfs": _rootfs(bundle, spec, rootfs_mounts),
+            "annotations": spec.get("annotations") or {},
+            "hooks": spec.get("hooks") or {},
+            "uid": os.getuid(),
+            "cgroups": {},
+        }
+        container = cls(root, record, machine)
+        container._spec = spec
+        try:
+            container._create(
+                directory,
+                spec,
+                stdio or Stdio(),
+                Request(
+                    spec,
+                    id=id,
+                    bundle=bundle,
+                    rootfs=record["rootfs"],
+                    rootfs_mounts=rootfs_mounts,
+                    no_pivot=no_pivot,
+                    new_keyring=new_keyring,
+                    preserve_fds=preserve_fds,
+                    cache=root + "/.seccomp",
+                ),
+                cgroup_manager,
+                trace,
+            )
+        except BaseException:
+            container._undo()
+            raise
+        return container
+
+    def _create(
+        self,
+        directory: str,
+        spec: "dict[str, Any]",
+        stdio: "Stdio | Terminal",
+        request: Request,
+        cgroup_manager: str,
+        trace: bool,
+    ) -> None:
+        record = self._record
+        if record["own_config"]:
+            store.write(directory, store.CONFIG, spec)
+        manager = self._make_cgroups(spec, cgroup_manager, directory)
+        request.tasks = manager.tasks_files()
+        request.cgroup = manager.directory()
+        request.cgroup_paths = manager.paths
+        user = (spec.get("process") or {}).get("user") or {}
+        uid = user.get("uid", 0)
+        triple = (-1, -1, -1)
+        if isinstance(stdio, Terminal):
+            request.terminal, request.columns, request.rows = True, stdio.width, stdio.height
+        else:
+            triple = stdio.triple()
+            request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
+        plan = compile_spec(
+            request, self._host, home=_home(spec, uid, record["rootfs"], request.rootfs_mounts)
+        )
+        self.plan = plan
+        self.notes = record["notes"] = plan.notes
+        listener = _listen(directory)
+        try:
+            handles = [listener.fileno(), *range(3, 3 + request.preserve_fds)]
+            run = Run(plan, stdio=triple, handles=handles, trace=trace)
+        finally:
+            listener.close()
+        self._run = run
+        for op in plan.ops:
+            if not isinstance(op, Await):
+                continue
+            run.until(op.name)
+            record["pid"] = run.pid
+            if op.name == IDS_MAPPED:
+                write_maps(run.pid, spec, self._host)
+                run.go()
+            elif op.name == compile_hooks.RUNTIME_HOOKS:
+                text = self.state_json(CREATING)
+                for kind in ("prestart", "createRuntime"):
+                    hooks.run(kind, compile_hooks.of(spec, kind), text)
+                run.go(text)
+        self.console = run.handle_received
+        run.handle_received = -1
+        record["start_time"] = store.start_time(run.pid)[1]
+        record["status"] = CREATED
+        record["after_start"] = _after_start(plan)
+        store.write(directory, store.STATE, record)
+        run.keep()
+        self.times = run.times
+
+    def _make_cgroups(self, spec: "dict[str, Any]", kind: str, directory: str) -> "Manager":
+        linux = spec.get("linux") or {}
+        if kind == "none":
+            manager: Manager = cgroups.NoManager()
+            store.write(directory, store.STATE, self._record)
+            return manager
+        manager = cgroups.manager(self._host.cgroups, self.id, cgroup_path(linux.get("cgroupsPath") or ""))
+        self._record["cgroups"] = manager.paths
+        store.write(directory, store.STATE, self._record)
+        manager.create()
+        manager.apply(for_cgroups(linux))
+        return manager
+
+    def _undo(self) -> None:
+        """After a failed create: end what runs, remove what was made."""
+        if self._run is not None:
+            self._run.abort()
+        if self.console >= 0:
+            os.close(self.console)
+        manager = self.cgroups
+        manager.kill(SIGKILL)
+        manager.delete()
+        store.remove(self.root, self.id)
+
+    # ── Starting ──
+
+    def start(self) -> None:
+        """Let the created process execute its program; returns when it has.
+
+        Raises FailedPrecondition when the container is not in the state created, StepFailed (CommandFailed for a
+        missing program) when the program cannot be executed; the container is stopped then.
+        """
+        if self._run is not None:
+            run, self._run = self._run, None
+            try:
+                run.go(self.state_json(CREATED))
+                run.finish()
+            except BaseException:
+                run.abort()
+                raise
+            self.times = run.times or self.times
+        else:
+            self._start_from_outside()
+        try:
+            os.unlink(self.directory + "/" + store.SOCKET)
+        except FileNotFoundError:
+            pass  # deleted meanwhile
+        self._record["status"] = RUNNING
+        poststart = compile_hooks.of({"hooks": self._record.get("hooks")}, "poststart")
+        if poststart:
+            hooks.run("poststart", poststart, self.state_json(RUNNING))
+
+    def _start_from_outside(self) -> None:
+        """Start a container that another process created: through its socket."""
+        status = self.status()
+        if status != CREATED:
+            raise FailedPrecondition(f"cannot start container {self.id!r}: it is {status}")
+        connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)
+        try:
+            directory = os.open(self.directory, os.O_PATH | os.O_CLOEXEC)
+            try:
+                connection.connect(f"/proc/self/fd/{directory}/{store.SOCKET}")
+            except OSError as error:
+                if error.errno in (ECONNREFUSED, ENOENT):
+                    raise FailedPrecondition(
+                        f"cannot start container {self.id!r}: it was started meanwhile, or has ended"
+                    ) from error
+                raise
+            finally:
+                os.close(directory)
+            connection.sendall(b"g" + self.state_json(CREATED))
+            while True:
+                data = connection.recv(65536)
+                if not data:
+                    return
+                kind, step, value = codec.REPORT.unpack_from(data)
+                if kind == codec.FAILED:
+                    raise self._failed_after_start(step, value)
+        except ConnectionResetError as error:
+            raise FailedPrecondition(f"cannot start container {self.id!r}: another start was faster") from error
+        finally:
+            connection.close()
+
+    def _failed_after_start(self, step: int, number: int) -> BoxshipError:
+        total, steps = self._record.get("after_start") or (0, {})
+        name = os.strerror(number).lower()
+        purpose = steps.get(str(step), "")
+        return StepFailed(
+            f"step {step + 1} of {total}: {purpose}", step=step + 1, total=total, errno=number, cause=name
+        )
+
+    def wait(self) -> int:
+        """Wait for init and reap it: its exit code, or 128 + signal. Only in the process that created it."""
+        return wait(self.pid)
+
+    def detach(self) -> None:
+        """Let go of a created container, so that another process can start it; closing twice is fine."""
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+    # ── Running ──
+
+    def exec(
+        self,
+        process: "dict[str, Any]",
+        *,
+        stdio: "Stdio | Terminal | None" = None,
+        preserve_fds: int = 0,
+        trace: bool = False,
+    ) -> Process:
+        """Run one more process, given as runtime-spec's ``process``; returns when it was executed.
+
+        Raises FailedPrecondition when the container does not run, StepFailed, CommandFailed.
+        """
+        stdio = stdio or Stdio()
+        status = self.status()
+        if status not in (RUNNING, CREATED):
+            raise FailedPrecondition(f"cannot exec in container {self.id!r}: it is {status}")
+        spec = self.spec
+        linux = spec.get("linux") or {}
+        flags = 0
+        for namespace in linux.get("namespaces") or ():
+            flags |= NAMESPACES[namespace["type"]]
+        flags &= ~NAMESPACES["time"]  # entered by the child only, and only by unshare's rules
+        manager = self.cgroups
+        request = Request(
+            {"process": process, "linux": linux},
+            id=self.id,
+            tasks=manager.tasks_files(),
+            cgroup=manager.directory(),
+            preserve_fds=preserve_fds,
+            cache=self.root + "/.seccomp",
+        )
+        uid = (process.get("user") or {}).get("uid", 0)
+        triple = (-1, -1, -1)
+        if isinstance(stdio, Terminal):
+            request.terminal, request.columns, request.rows = True, stdio.width, stdio.height
+        else:
+            triple = stdio.triple()
+            request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
+        plan = compile_exec(
+            request,
+            self._host,
+            namespaces_flags=flags,
+            home=_home({"process": process}, uid, f"/proc/{self.pid}/root", ()),
+        )
+        pidfd = self._pidfd()
+        try:
+            run = Run(plan, stdio=triple, handles=[pidfd, *range(3, 3 + preserve_fds)], trace=trace)
+        finally:
+            os.close(pidfd)
+        run.finish()
+        self.times, self.plan = run.times, plan
+        return Process(run.pid, run.handle_received)
+
+    def _pidfd(self) -> int:
+        """A pidfd of init; raises FailedPrecondition when init is gone, also when its pid was given to another."""
+        try:
+            pidfd = os.pidfd_open(self.pid) if self.pid else -1
+        except OSError as error:
+            if error.errno != ESRCH:
+                raise
+            pidfd = -1
+        # The start time is read after the open: while we hold the pidfd the pid cannot be reused unnoticed.
+        if pidfd >= 0 and store.start_time(self.pid)[1] == self._record.get("start_time"):
+            return pidfd
+        if pidfd >= 0:
+            os.close(pidfd)
+        raise FailedPrecondition(f"container {self.id!r} not running", cause="its process has ended")
+
+    def kill(self, signal: int, *, all: bool = False) -> None:
+        """Send a signal to init, or with ``all`` to every process of the container.
+
+        Raises FailedPrecondition when init has ended (not with ``all``).
+        """
+        if all:
+            self.cgroups.kill(signal)
+            return
+        if self.status() == STOPPED:
+            raise FailedPrecondition(f"container {self.id!r} not running")
+        pidfd = self._pidfd()
+        try:
+            pidfd_send_signal(pidfd, signal)
+        except ProcessLookupError as error:
+            raise FailedPrecondition(f"container {self.id!r} not running", cause="ESRCH") from error
+        finally:
+            os.close(pidfd)
+
+    def pause(self) -> None:
+        """Freeze every process of the container."""
+        self._must_be(RUNNING, CREATED)
+        self.cgroups.freeze()
+
+    def resume(self) -> None:
+        """Let a paused container go on."""
+        self._must_be(PAUSED)
+        self.cgroups.thaw()
+
+    def _must_be(self, *wanted: str) -> None:
+        status = self.status()
+        if status not in wanted:
+            raise FailedPrecondition(f"container {self.id!r} is {status}, not {' or '.join(wanted)}")
+
+    def pids(self) -> "list[int]":
+        """The pids of all processes of the container, as the host sees them."""
+        manager = self.cgroups
+        if manager.paths:
+            return sorted(manager.procs())
+        return [self.pid] if self.status() not in (STOPPED, CREATING) else []
+
+    def stats(self) -> "Stats":
+        """One reading of the cgroups' counters."""
+        return self.cgroups.stats()
+
+    def update(self, resources: "dict[str, Any]") -> None:
+        """Change limits, given as runtime-spec's ``linux.resources``."""
+        self.cgroups.apply(resources)
+
+    def status(self) -> str:
+        """creating, created, running, paused or stopped, as it is now."""
+        if self._record["status"] == CREATING:
+            return CREATING
+        letter, started = store.start_time(self.pid)
+        if letter in ("", "Z", "X") or started != self._record["start_time"]:
+            return STOPPED
+        if os.path.exists(self.directory + "/" + store.SOCKET):
+            return CREATED
+        return PAUSED if self._record.get("cgroups") and self.cgroups.frozen() else RUNNING
+
+    def state(self, status: str = "") -> "dict[str, Any]":
+        """The state as runtime-spec has it (runtime.md, State)."""
+        status = status or self.status()
+        found: dict[str, Any] = {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "status": status,
+            "pid": 0 if status == STOPPED else self.pid,
+            "bundle": self.bundle,
+        }
+        if self._record.get("annotations"):
+            found["annotations"] = self._record["annotations"]
+        return found
+
+    def state_json(self, status: str = "") -> bytes:
+        return cold_json.dumps(self.state(status)).encode()
+
+    @property
+    def created(self) -> str:
+        """When it was created, as RFC 3339 text."""
+        return str(self._record.get("created") or "")
+
+    @property
+    def rootfs(self) -> str:
+        return str(self._record.get("rootfs") or "")
+
+    # ── Ending ──
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove everything; a running container only with ``force``. Deleting twice is fine."""
+        status = self.status()
+        if status in (RUNNING, PAUSED) and not force:
+            raise FailedPrecondition(
+                f"cannot delete container {self.id!r}: it is {status}", remedy="stop it first, or use --force"
+            )
+        if status == CREATING and not force and self._creator_lives():
+            raise FailedPrecondition(f"cannot delete container {self.id!r}: it is being created")
+        manager = self.cgroups
+        if status != STOPPED:
+            self._end_init()
+        self.detach()
+        # Without a pid namespace of its own the container's other processes outlive init.
+        deadline = monotonic() + 10
+        while manager.procs():
+            manager.kill(SIGKILL)
+            if monotonic() > deadline:
+                raise Unavailable(f"delete container {self.id!r}: its processes do not end", remedy="state D?")
+            sleep(0.001)
+        manager.delete()
+        poststop = compile_hooks.of({"hooks": self._record.get("hooks")}, "poststop")
+        store.remove(self.root, self.id)
+        if poststop:
+            hooks.run("poststop", poststop, self.state_json(STOPPED))
+
+    def _creator_lives(self) -> bool:
+        return False
+
+    def _end_init(self) -> None:
+        """Kill init and wait until it is gone; a child of ours is reaped by whoever waits for it."""
+        try:
+            pidfd = self._pidfd()
+        except FailedPrecondition:
+            return
+        try:
+            pidfd_send_signal(pidfd, SIGKILL)
+            if self.cgroups.paths and self.cgroups.frozen():
+                self.cgroups.thaw()
+            poller = poll()
+            poller.register(pidfd, 1)
+            if not poller.poll(10_000):
+                raise Unavailable(f"delete container {self.id!r}: its init does not end", remedy="state D?")
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(pidfd)
+        try:
+            os.waitpid(self.pid, os.WNOHANG)
+        except OSError as error:
+            if error.errno != ECHILD:  # not ours
+                raise
+
+    # ── Finding ──
+
+    @classmethod
+    def load(cls, id: str, *, root: str = store.DEFAULT_ROOT, host: "Host | None" = None) -> "Container":
+        """The container of that id; raises NotFound."""
+        return cls(root, store.read(root, id), host or _host())
+
+    @classmethod
+    def list(cls, *, root: str = store.DEFAULT_ROOT) -> "list[Container]":
+        """All containers below ``root``, by id."""
+        found = []
+        for id in store.ids(root):
+            try:
+                found.append(cls.load(id, root=root))
+            except NotFound:
+                continue  # deleted meanwhile
+        return found
+
+
+_host = host
+
+
+def read_spec(bundle: str) -> "dict[str, Any]":
+    """config.json of a bundle; raises NotFound, InvalidArgument."""
+    path = bundle + "/config.json"
+    try:
+        with open(path, "rb", buffering=0) as f:
+            spec = cold_json.loads(f.read(), path)
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"JSON specification file config.json not found in {bundle}", remedy="make one with boxship-runc spec"
+        ) from error
+    if not isinstance(spec, dict):
+        raise InvalidArgument(f"{path}: must be a JSON object")
+    return spec
+
+
+def _rootfs(bundle: str, spec: "dict[str, Any]", mounts: "Sequence[tuple[str, str, Sequence[str]]]") -> str:
+    path = (spec.get("root") or {}).get("path") or ("rootfs" if mounts else "")
+    if not path:
+        raise InvalidArgument("root.path is missing")
+    full = path if path.startswith("/") else bundle + "/" + path
+    if not mounts and not os.path.isdir(full):
+        raise InvalidArgument(f"root.path {full}: no such directory")
+    return os.path.normpath(full)
+
+
+def _home(
+    spec: "dict[str, Any]", uid: int, rootfs: str, mounts: "Sequence[tuple[str, str, Sequence[str]]]"
+) -> str:
+    for variable in (spec.get("process") or {}).get("env") or ():
+        if variable.startswith("HOME="):
+            return ""
+    return home(uid, rootfs, mounts)
+
+
+def _listen(directory: str) -> socket:
+    """The socket where the created container listens; bound by descriptor, for paths longer than 107 bytes."""
+    listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)
+    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{fd}/{store.SOCKET}")
+        listener.listen(1)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.close(fd)
+    return listener
+
+
+def _after_start(plan: Plan) -> "tuple[int, dict[str, str]]":
+    """What the steps behind the start are for: whoever starts the container does not have the plan."""
+    steps: dict[str, str] = {}
+    started = False
+    for index, op in enumerate(plan.ops):
+        if started:
+            steps[str(index)] = plan.purpose(index)
+        started = started or (isinstance(op, Await) and op.name == compile_hooks.START)
+    return len(plan.ops), steps
+
+
+def _timestamp() -> str:
+    now = time()
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(now)) + f".{int(now * 1e9) % 1_000_000_000:09d}Z"

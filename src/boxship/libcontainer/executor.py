@@ -1,0 +1,328 @@
+"""Runs plans: spawns the native executor, sends it the plan, and follows it from one meeting point to the next.
+
+Lifecycle of a ``Run``: ``Run(plan, ...)`` spawns and sends; ``until(name)`` follows the reports up to a meeting
+point; ``go`` lets it pass; ``finish`` waits for the exec (the socket's end of file).
+The new process is a child of the calling process (clone3 with CLONE_PARENT) and its ``pid`` is known from the first
+meeting point on; the stage before it is reaped here.
+Any failure raises, after everything that was spawned has been ended and reaped.
+
+Why posix_spawn from a sealed memfd: it costs no copy of the interpreter's page tables whatever its size or threads,
+and the host's file can never be reached through /proc/PID/exe and overwritten (CVE-2019-5736).
+"""
+
+import os
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socketpair
+from errno import EACCES, ECHILD, EINTR, EISDIR, ENOENT, EPIPE, errorcode
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+from struct import pack
+
+from boxship.errors import BoxshipError, Internal, StepFailed, Unavailable
+
+from .plan import codec
+from .plan.explain import remedy
+from .plan.ops import Await, FindProgram
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Sequence
+
+    from .compile import Plan
+
+CONTROL = 3
+LOWEST = 10  # descriptors that posix_spawn's dup2 of 0 to 3 must not hit
+PACKET = 96 * 1024  # below the default of net.core.wmem_default
+F_ADD_SEALS, ALL_SEALS = 1033, 0xF  # seal, shrink, grow, write
+MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
+
+_image: bytes = b""
+
+
+class CommandFailed(StepFailed):
+    """The program that the container shall run is not there, or may not be executed.
+
+    ``exit_code`` is what a shell and docker give then: 127 (not found) or 126 (found, but not executable).
+    """
+
+    kind = "not_found"
+
+    @property
+    def exit_code(self) -> int:
+        return 127 if self.errno == ENOENT else 126
+
+
+def executor_path() -> str:
+    """The executor's file in this installation."""
+    return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native", "executor")
+
+
+def _executor_image() -> bytes:
+    global _image
+    if not _image:
+        path = os.environ.get("BOXSHIP_EXECUTOR") or executor_path()
+        try:
+            with open(path, "rb", buffering=0) as f:
+                _image = f.read()
+        except OSError as error:
+            raise Unavailable(
+                f"read the native executor {path}",
+                cause=errorcode.get(error.errno or 0, ""),
+                remedy="install boxship again: the build compiles it",
+            ) from error
+    return _image
+
+
+def _memfd() -> int:
+    """A sealed, executable copy of the executor; its number is LOWEST or above."""
+    try:
+        fd = os.memfd_create("boxship", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC)
+    except OSError:
+        fd = os.memfd_create("boxship", MFD_CLOEXEC | MFD_ALLOW_SEALING)  # MFD_EXEC: Linux 6.3
+    try:
+        os.write(fd, _executor_image())
+        fcntl(fd, F_ADD_SEALS, ALL_SEALS)
+        return _high(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _high(fd: int) -> int:
+    if fd >= LOWEST:
+        return fd
+    high = fcntl(fd, F_DUPFD_CLOEXEC, LOWEST)
+    os.close(fd)
+    return high
+
+
+class Run:
+    """One plan being carried out; see the module for the lifecycle.
+
+    ``handle_received`` is the descriptor that the plan sent (a terminal's master), -1 until then; the caller owns
+    it. ``times`` are the steps' CLOCK_MONOTONIC nanoseconds when ``trace`` was asked for.
+    """
+
+    def __init__(
+        self,
+        plan: "Plan",
+        *,
+        stdio: "tuple[int, int, int]" = (-1, -1, -1),
+        handles: "Sequence[int]" = (),
+        trace: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.pid = 0
+        self.handle_received = -1
+        self.times: list[int] = []
+        self._stage = 0
+        ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)
+        self._socket: socket | None = ours
+        opened: list[int] = []
+        try:
+            data = codec.encode(plan.ops, trace=trace)
+            image = _memfd()
+            opened.append(image)
+            control = fcntl(theirs.fileno(), F_DUPFD_CLOEXEC, LOWEST)
+            opened.append(control)
+            actions: list[tuple[int, int, int]] = []
+            for number, fd in enumerate(stdio):
+                if fd < 0:
+                    fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+                    opened.append(fd)
+                if fd < LOWEST:
+                    # It might be overwritten by an earlier dup2, and a dup2 onto itself keeps close-on-exec.
+                    fd = fcntl(fd, F_DUPFD_CLOEXEC, LOWEST)
+                    opened.append(fd)
+                actions.append((os.POSIX_SPAWN_DUP2, fd, number))
+            actions.append((os.POSIX_SPAWN_DUP2, control, CONTROL))
+            self._stage = os.posix_spawn(f"/proc/self/fd/{image}", ["boxship-executor"], {}, file_actions=actions)
+            theirs.close()
+            os.close(opened.pop(1))
+            self._send_plan(data, handles)
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            theirs.close()
+            for fd in opened:
+                os.close(fd)
+
+    def _send_plan(self, data: bytes, handles: "Sequence[int]") -> None:
+        assert self._socket is not None
+        rights = [(SOL_SOCKET, SCM_RIGHTS, pack(f"{len(handles)}i", *handles))] if handles else []
+        view = memoryview(data)
+        try:
+            self._socket.sendmsg([view[:PACKET]], rights)
+            for at in range(PACKET, len(data), PACKET):
+                self._socket.sendall(view[at : at + PACKET])
+        except OSError as error:
+            if error.errno != EPIPE:
+                raise
+            self._reap_stage()
+            raise Unavailable(
+                "start the native executor: it ended before it read the plan",
+                remedy="is the memfd allowed to be executed (vm.memfd_noexec)?",
+            ) from error
+
+    # ── Following ──
+
+    def until(self, name: str) -> None:
+        """Follow the plan to the meeting point ``name``; afterwards ``pid`` is known.
+
+        Raises StepFailed, with everything ended, when a step before it fails.
+        """
+        arrived = False
+        while not arrived or not self.pid:
+            kind, step, value = self._report()
+            if kind == codec.AWAITING:
+                op = self.plan.ops[step]
+                if not isinstance(op, Await) or op.name != name:
+                    self.abort()
+                    raise Internal(f"the executor waits at step {step + 1}, not at {name!r}")
+                arrived = True
+            elif kind == codec.FAILED:
+                raise self._failed(step, value)
+        if self._stage:
+            self._reap_stage()
+
+    def go(self, text: bytes = b"", *, verb: bytes = b"g") -> None:
+        """Let the plan pass its meeting point; ``text`` is for the hooks behind it."""
+        assert self._socket is not None
+        self._socket.sendall(verb + text)
+
+    def keep(self) -> None:
+        """From now on the process stays at its meeting point even when we go away."""
+        self.go(verb=b"k")
+
+    def finish(self) -> None:
+        """Wait until the program was executed. Raises StepFailed when a step before that fails."""
+        while True:
+            kind, step, value = self._report()
+            if kind == 0:
+                break
+            if kind == codec.FAILED:
+                raise self._failed(step, value)
+        self.close()
+        if self._stage:
+            self._reap_stage()
+        if not self.pid:
+            raise Internal("the executor ended without a report")
+
+    def _report(self) -> "tuple[int, int, int]":
+        """The next report as (kind, step, value); kind 0 is the end of file."""
+        assert self._socket is not None
+        while True:
+            data, ancillary, _, _ = self._socket.recvmsg(65536, 64)
+            if not data:
+                return 0, 0, 0
+            kind, step, value = codec.REPORT.unpack_from(data)
+            if kind == codec.CLONED:
+                self.pid = value
+            elif kind == codec.HANDLE:
+                for _, _, rights in ancillary:
+                    self.handle_received = int.from_bytes(rights[:4], "little")
+            elif kind == codec.TIMES:
+                size = codec.REPORT.size
+                self.times = list(memoryview(data)[size : size + (len(data) - size) // 8 * 8].cast("Q"))
+                self.times.append(value)
+            elif kind == codec.REFUSED:
+                self.abort()
+                raise Internal(
+                    "the native executor refuses the plan: it was built from another vocabulary",
+                    remedy="install boxship again",
+                )
+            return kind, step, value
+
+    # ── Ending ──
+
+    def _failed(self, step: int, number: int) -> BoxshipError:
+        error = failure(self.plan, step, number)
+        self.abort()
+        return error
+
+    def _reap_stage(self) -> None:
+        stage, self._stage = self._stage, 0
+        _reap(stage)
+
+    def close(self) -> None:
+        """Let go of the control socket; closing twice is fine."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def abort(self) -> None:
+        """End and reap everything that this run has spawned."""
+        if not self.pid and self._socket is not None and self._stage:
+            # The stage may be about to clone: its report, or its end, decides whether there is a child.
+            try:
+                self._socket.shutdown(1)
+                while not self.pid:
+                    data = self._socket.recv(65536)
+                    if not data:
+                        break
+                    kind, _, value = codec.REPORT.unpack_from(data)
+                    if kind == codec.CLONED:
+                        self.pid = value
+            except OSError:
+                pass  # nothing more will be reported: the stage is reaped below
+        self.close()
+        if self._stage:
+            self._reap_stage()
+        if self.pid:
+            try:
+                os.kill(self.pid, 9)
+            except ProcessLookupError:
+                pass  # it ended by itself, as it does after it reported
+            _reap(self.pid)
+        if self.handle_received >= 0:
+            os.close(self.handle_received)
+            self.handle_received = -1
+
+
+def _reap(pid: int) -> None:
+    while True:
+        try:
+            os.waitpid(pid, 0)
+            return
+        except ChildProcessError:
+            return  # SIGCHLD is ignored, or a reaper in this process was faster: it is gone either way
+        except OSError as error:
+            if error.errno not in (EINTR, ECHILD):
+                raise
+
+
+def failure(plan: "Plan", step: int, number: int) -> BoxshipError:
+    """The error for a failed step: its address, what it was for, the cause and the likely remedy."""
+    op = plan.ops[step]
+    total = len(plan.ops)
+    name = errorcode.get(number, str(number))
+    if isinstance(op, FindProgram):
+        return command_failed(plan, step, number)
+    return StepFailed(
+        f"step {step + 1} of {total}: {plan.purpose(step)}: {op!r}",
+        step=step + 1,
+        total=total,
+        errno=number,
+        cause=name,
+        remedy=remedy(op, number),
+    )
+
+
+def command_failed(plan: "Plan", step: int, number: int) -> CommandFailed:
+    """In the words that docker and podman look for to choose between exit codes 126 and 127."""
+    purpose = plan.purpose(step)
+    program = purpose.removeprefix("find ")
+    if number == ENOENT:
+        text = (
+            f'exec: "{program}": stat {program}: no such file or directory'
+            if "/" in program
+            else f'exec: "{program}": executable file not found in $PATH'
+        )
+    elif number == EISDIR:
+        text = f'exec: "{program}": is a directory'
+    elif number == EACCES:
+        text = f'exec: "{program}": permission denied'
+    else:
+        text = f'exec: "{program}": {os.strerror(number).lower()}'
+    return CommandFailed(text, step=step + 1, total=len(plan.ops), errno=number)
+

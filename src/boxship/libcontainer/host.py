@@ -1,0 +1,129 @@
+"""Facts of this host that plans depend on, read once.
+
+A plan is made from a spec and a ``Host``; a test makes a Host by hand and gets the same plan on any machine.
+"""
+
+import os
+
+from boxship.libcontainer import cgroups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boxship.libcontainer.cgroups import Layout
+
+
+class Host:
+    """What the compiler may know about the machine.
+
+    ``kernel`` is (major, minor); ``last_capability`` the highest capability number of the kernel;
+    ``capabilities`` the mask of effective capabilities of this process; ``user`` its effective uid;
+    ``limits`` the hard limits by resource number, -1 for none; ``oom_score_adj`` the inherited value;
+    ``apparmor`` and ``selinux`` whether that security module is on.
+    """
+
+    __slots__ = (
+        "apparmor",
+        "capabilities",
+        "cgroups",
+        "in_initial_userns",
+        "kernel",
+        "last_capability",
+        "limits",
+        "oom_score_adj",
+        "selinux",
+        "user",
+    )
+
+    def __init__(
+        self,
+        *,
+        kernel: "tuple[int, int]",
+        last_capability: int,
+        capabilities: int,
+        user: int,
+        cgroups: "Layout",
+        limits: "dict[int, int] | None" = None,
+        oom_score_adj: int = 0,
+        in_initial_userns: bool = True,
+        apparmor: bool = False,
+        selinux: bool = False,
+    ) -> None:
+        self.kernel = kernel
+        self.last_capability = last_capability
+        self.capabilities = capabilities
+        self.user = user
+        self.cgroups = cgroups
+        self.limits = limits or {}
+        self.oom_score_adj = oom_score_adj
+        self.in_initial_userns = in_initial_userns
+        self.apparmor = apparmor
+        self.selinux = selinux
+
+    def may(self, capability: int) -> bool:
+        """Whether this process has the capability."""
+        return bool(self.capabilities >> capability & 1)
+
+    def path_kind(self, path: str) -> str:
+        """What is at a path of the host: "file" (anything but a directory), "directory", or "" for nothing."""
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            return ""
+        return "directory" if mode & 0o170000 == 0o040000 else "file"
+
+
+def _read(path: str, default: str) -> str:
+    try:
+        with open(path) as f:
+            return f.read()
+    except OSError:
+        return default  # a kernel without that file: the caller's default says what follows
+
+
+def _limits() -> "dict[int, int]":
+    """Hard limits by number, from /proc/self/limits; unlimited ones are left out."""
+    order = (
+        "Max cpu time,Max file size,Max data size,Max stack size,Max core file size,Max resident set,Max processes,"
+        "Max open files,Max locked memory,Max address space,Max file locks,Max pending signals,Max msgqueue size,"
+        "Max nice priority,Max realtime priority,Max realtime timeout"
+    ).split(",")
+    limits = {}
+    for line in _read("/proc/self/limits", "").splitlines()[1:]:
+        name, values = line[:26].rstrip(), line[26:].split()
+        if name in order and len(values) > 1 and values[1].isdigit():
+            limits[order.index(name)] = int(values[1])
+    return limits
+
+
+def detect() -> Host:
+    """The running host, as seen by this process."""
+    major, _, rest = os.uname().release.partition(".")
+    minor = rest.split(".")[0].split("-")[0]
+    capabilities = 0
+    for line in _read("/proc/self/status", "").splitlines():
+        if line.startswith("CapEff:"):
+            capabilities = int(line[7:], 16)
+    identity = _read("/proc/self/uid_map", "").split()
+    return Host(
+        kernel=(int(major), int(minor) if minor.isdigit() else 0),
+        last_capability=int(_read("/proc/sys/kernel/cap_last_cap", "40")),
+        capabilities=capabilities,
+        user=os.geteuid(),
+        cgroups=cgroups.detect(),
+        limits=_limits(),
+        oom_score_adj=int(_read("/proc/self/oom_score_adj", "0")),
+        in_initial_userns=identity == ["0", "0", "4294967295"],
+        apparmor=_read("/sys/module/apparmor/parameters/enabled", "N").startswith("Y"),
+        selinux=os.path.exists("/sys/fs/selinux/enforce"),
+    )
+
+
+_host: "Host | None" = None
+
+
+def host() -> Host:
+    """The running host, detected once for each process."""
+    global _host
+    if _host is None:
+        _host = detect()
+    return _host

@@ -1,0 +1,588 @@
+"""The vocabulary of plans: every operation that the native executor knows, declared once.
+
+A plan is a straight list of operations.
+Conditions were decided before it was made; an operation makes one system call, or a fixed few.
+From these declarations come the wire codec (``codec``), the C header (``header``), the text of ``explain``,
+the reference page and the round-trip tests.
+The order of the classes is their number on the wire, and ``FINGERPRINT`` (a hash over names and fields) stands
+in every plan's header, so that an executor of another vintage refuses instead of guessing.
+
+Wire types: ``Slot`` names a kernel handle that the executor keeps (``CWD`` where a call takes AT_FDCWD),
+``Int`` and ``Flags`` are 64-bit integers, ``Text`` is a NUL-terminated string, ``Bytes`` is raw data,
+``Texts`` a list of strings.
+``tolerate`` lists errno numbers (two at most) that let the plan go on.
+An operation that opens into a slot empties the slot first; using an empty slot fails with EBADF, so "only if
+that opened" is said by tolerating EBADF.
+
+The cold path imports this module: it needs no dataclasses, no enum, no typing.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, dataclass_transform
+else:
+
+    def dataclass_transform(**_: object):  # noqa: ANN201 - the runtime stand-in for a typing-only marker
+        return lambda cls: cls
+
+
+Slot = int
+Int = int
+Flags = int
+Text = str
+Bytes = bytes
+Texts = "list[str]"
+if TYPE_CHECKING:
+    Texts = list[str]  # type: ignore[misc,assignment]
+
+CWD = -100
+"""AT_FDCWD: look up from the working directory, or by an absolute path."""
+
+STDIO = (-10, -11, -12)
+"""In place of a slot: the process's standard input, output and error."""
+
+MAX_SLOTS = 512
+MAX_FIELDS = 7
+
+OPS: "list[type[Op]]" = []
+
+
+@dataclass_transform(frozen_default=True, eq_default=True)
+class Op:
+    """One operation; a subclass declares its fields as annotations, in wire order, with defaults."""
+
+    __slots__ = ("args", "tolerate")
+
+    NUMBER: ClassVar[int]
+    NAME: ClassVar[str]
+    FIELDS: ClassVar[tuple[str, ...]]
+    WIRE: ClassVar[tuple[str, ...]]
+    BLOBS: ClassVar[tuple[int, ...]]
+    DEFAULTS: ClassVar[tuple[object, ...]]
+
+    if not TYPE_CHECKING:
+
+        def __init_subclass__(cls) -> None:
+            declared = cls.__dict__.get("__annotations__", {})
+            cls.FIELDS = tuple(declared)
+            cls.WIRE = tuple(declared.values())
+            cls.BLOBS = tuple(i for i, kind in enumerate(cls.WIRE) if kind in ("Text", "Bytes", "Texts"))
+            cls.DEFAULTS = tuple(cls.__dict__[name] for name in declared if name in cls.__dict__)
+            for index, name in enumerate(declared):
+                setattr(cls, name, property(lambda self, index=index: self.args[index]))
+            cls.NUMBER = len(OPS) + 1
+            cls.NAME = cls.__name__
+            OPS.append(cls)
+
+        def __init__(self, *args: object, tolerate: tuple[int, ...] = (), **named: object) -> None:
+            self.tolerate = tolerate
+            if len(args) != len(self.FIELDS):
+                args = self._complete(args, named)
+            elif named:
+                raise TypeError(f"{self.NAME}: given twice: {', '.join(named)}")
+            self.args = args
+
+        def _complete(self, args: tuple[object, ...], named: dict[str, object]) -> tuple[object, ...]:
+            values = list(args)
+            first_default = len(self.FIELDS) - len(self.DEFAULTS)
+            for index in range(len(args), len(self.FIELDS)):
+                name = self.FIELDS[index]
+                if name in named:
+                    values.append(named.pop(name))
+                elif index >= first_default:
+                    values.append(self.DEFAULTS[index - first_default])
+                else:
+                    raise TypeError(f"{self.NAME}: missing {name}")
+            if named or len(values) > len(self.FIELDS):
+                raise TypeError(f"{self.NAME}: unknown or too many arguments: {', '.join(named)}")
+            return tuple(values)
+
+    else:
+        args: ClassVar[tuple[Any, ...]]
+        tolerate: tuple[int, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            type(other) is type(self)
+            and self.args == other.args  # type: ignore[attr-defined]
+            and self.tolerate == other.tolerate  # type: ignore[attr-defined]
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.NUMBER, self.tolerate))
+
+    def __repr__(self) -> str:
+        text = ", ".join(f"{name}={value!r}" for name, value in zip(self.FIELDS, self.args, strict=True))
+        if self.tolerate:
+            text += f", tolerate={self.tolerate!r}"
+        return f"{self.NAME}({text})"
+
+
+# ── The process itself ──
+
+
+class ResetSignals(Op):
+    """Every signal to its default, none blocked: Python ignores SIGPIPE, shells SIGQUIT, threads block some."""
+
+
+class Prctl(Op):
+    """prctl(2)."""
+
+    option: Int
+    a: Int = 0
+    b: Int = 0
+    c: Int = 0
+
+
+class Umask(Op):
+    """umask(2)."""
+
+    mask: Int
+
+
+class SetSession(Op):
+    """setsid(2)."""
+
+
+class JoinSessionKeyring(Op):
+    """keyctl(KEYCTL_JOIN_SESSION_KEYRING): the container does not share its creator's session keyring."""
+
+    name: Text
+
+
+class Personality(Op):
+    """personality(2)."""
+
+    persona: Flags
+
+
+class Rlimit(Op):
+    """prlimit64(2) on the calling process."""
+
+    resource: Int
+    soft: Int
+    hard: Int
+
+
+class Scheduler(Op):
+    """sched_setattr(2) with a struct sched_attr."""
+
+    attributes: Bytes
+
+
+class IoPriority(Op):
+    """ioprio_set(2) on the calling process: class in the high bits, level in the low 13."""
+
+    priority: Int
+
+
+class Affinity(Op):
+    """sched_setaffinity(2): a bit mask of CPUs."""
+
+    mask: Bytes
+
+
+class MemoryPolicy(Op):
+    """set_mempolicy(2): a mode with its flags and a node mask."""
+
+    mode: Flags
+    nodes: Bytes
+    bits: Int
+
+
+# ── Namespaces and processes ──
+
+
+class Clone(Op):
+    """clone3(2) with CLONE_PARENT: the plan goes on in the child; this process reports its pid and exits.
+
+    ``cgroup`` is a slot with a v2 cgroup directory for CLONE_INTO_CGROUP, or -1.
+    """
+
+    flags: Flags
+    cgroup: Slot = -1
+
+
+class Unshare(Op):
+    """unshare(2)."""
+
+    flags: Flags
+
+
+class SetNs(Op):
+    """setns(2) with a namespace file or a pidfd; flags 0 takes whatever the file is."""
+
+    slot: Slot
+    flags: Flags = 0
+
+
+class SetHostname(Op):
+    """sethostname(2)."""
+
+    name: Text
+
+
+class SetDomainname(Op):
+    """setdomainname(2)."""
+
+    name: Text
+
+
+class LoopbackUp(Op):
+    """SIOCSIFFLAGS: the loopback interface of a new network namespace comes up."""
+
+
+# ── Meeting points ──
+
+
+class Await(Op):
+    """Report the meeting point and wait for the word to go on.
+
+    Handles that come with the word go into the slots from ``into`` on; its text is kept for ``Hook``.
+    With ``listener`` >= 0 (a listening socket), the word may also come from a process that connects there,
+    which then takes the place of the creator: that is how ``create`` and ``start`` are two programs.
+    A creator that goes away before it has said "keep" ends the container-to-be.
+    """
+
+    name: Text
+    into: Slot = -1
+    listener: Slot = -1
+
+
+class SendHandle(Op):
+    """Send a slot's handle to the creator (the master of the terminal), and close it here."""
+
+    slot: Slot
+
+
+class Hook(Op):
+    """Run a program to its end with the last meeting point's text (the state, as JSON) on its standard input.
+
+    A non-zero exit is ECHILD, a timeout ETIME. ``timeout`` is in milliseconds, 0 for none.
+    """
+
+    path: Text
+    argv: Texts
+    env: Texts
+    timeout: Int = 0
+
+
+# ── Files ──
+
+
+class Open(Op):
+    """openat2(2)."""
+
+    into: Slot
+    dir: Slot
+    path: Text
+    flags: Flags
+    resolve: Flags = 0
+    mode: Int = 0
+
+
+class Close(Op):
+    """close(2)."""
+
+    slot: Slot
+
+
+class Write(Op):
+    """write(2) of the whole text to a slot."""
+
+    slot: Slot
+    data: Text
+
+
+class WriteFile(Op):
+    """Open an existing file for writing, write the text, close it."""
+
+    dir: Slot
+    path: Text
+    data: Text
+
+
+class Mkdir(Op):
+    """mkdirat(2)."""
+
+    dir: Slot
+    path: Text
+    mode: Int = 0o755
+
+
+class Mknod(Op):
+    """mknodat(2): mode with the file type; device number as makedev(3) gives it."""
+
+    dir: Slot
+    path: Text
+    mode: Int
+    device: Int = 0
+
+
+class Symlink(Op):
+    """symlinkat(2)."""
+
+    target: Text
+    dir: Slot
+    path: Text
+
+
+class Unlink(Op):
+    """unlinkat(2); flags may be AT_REMOVEDIR."""
+
+    dir: Slot
+    path: Text
+    flags: Flags = 0
+
+
+class Chown(Op):
+    """fchownat(2); -1 leaves an id alone."""
+
+    dir: Slot
+    path: Text
+    uid: Int
+    gid: Int
+    flags: Flags = 0
+
+
+class Chmod(Op):
+    """fchmodat(2)."""
+
+    dir: Slot
+    path: Text
+    mode: Int
+
+
+class Duplicate(Op):
+    """dup3(2) of a slot to a fixed descriptor number that stays open over exec."""
+
+    slot: Slot
+    number: Int
+
+
+class MoveHandle(Op):
+    """Another slot takes the handle of this one."""
+
+    slot: Slot
+    into: Slot
+
+
+# ── Mounts ──
+
+
+class FsOpen(Op):
+    """fsopen(2)."""
+
+    into: Slot
+    type: Text
+
+
+class FsString(Op):
+    """fsconfig(FSCONFIG_SET_STRING)."""
+
+    slot: Slot
+    key: Text
+    value: Text
+
+
+class FsFlag(Op):
+    """fsconfig(FSCONFIG_SET_FLAG)."""
+
+    slot: Slot
+    key: Text
+
+
+class FsCreate(Op):
+    """fsconfig(FSCONFIG_CMD_CREATE)."""
+
+    slot: Slot
+
+
+class FsMount(Op):
+    """fsmount(2): a detached mount of a file system context."""
+
+    into: Slot
+    slot: Slot
+    attributes: Flags = 0
+
+
+class OpenTree(Op):
+    """open_tree(2); with OPEN_TREE_CLONE a detached bind mount."""
+
+    into: Slot
+    dir: Slot
+    path: Text
+    flags: Flags
+
+
+class MoveMount(Op):
+    """move_mount(2) of a slot's mount onto a place."""
+
+    slot: Slot
+    dir: Slot
+    path: Text
+    flags: Flags
+
+
+class SetMountAttributes(Op):
+    """mount_setattr(2): attributes to set and to clear, propagation, and a user namespace slot for id maps."""
+
+    dir: Slot
+    path: Text
+    flags: Flags
+    set: Flags
+    clear: Flags = 0
+    propagation: Flags = 0
+    userns: Slot = -1
+
+
+class Mount(Op):
+    """mount(2), for what the new mount API cannot say on this kernel."""
+
+    source: Text
+    target: Text
+    type: Text
+    flags: Flags
+    data: Text
+
+
+class Unmount(Op):
+    """umount2(2)."""
+
+    path: Text
+    flags: Flags
+
+
+class FchDir(Op):
+    """fchdir(2)."""
+
+    slot: Slot
+
+
+class ChDir(Op):
+    """chdir(2)."""
+
+    path: Text
+
+
+class CheckCwd(Op):
+    """getcwd(2) must give a path under the root, or ENOENT: a working directory outside is CVE-2024-21626."""
+
+
+class PivotRoot(Op):
+    """pivot_root(2)."""
+
+    new: Text
+    old: Text
+
+
+class ChRoot(Op):
+    """chroot(2)."""
+
+    path: Text
+
+
+# ── Terminal ──
+
+
+class OpenTerminal(Op):
+    """Open /dev/pts/ptmx of a devpts, unlock it, get the other side (TIOCGPTPEER), set the window's size."""
+
+    master: Slot
+    slave: Slot
+    dir: Slot
+    path: Text
+    columns: Int = 0
+    rows: Int = 0
+
+
+class ControllingTerminal(Op):
+    """TIOCSCTTY: the terminal becomes the session's, and standard input, output and error."""
+
+    slot: Slot
+
+
+# ── Credentials ──
+
+
+class BoundingSet(Op):
+    """prctl(PR_CAPBSET_DROP) for every capability that is not in the mask, up to ``last``."""
+
+    keep: Flags
+    last: Int
+
+
+class CapSet(Op):
+    """capset(2)."""
+
+    effective: Flags
+    permitted: Flags
+    inheritable: Flags
+
+
+class AmbientSet(Op):
+    """prctl(PR_CAP_AMBIENT): clear all, then raise those in the mask."""
+
+    raised: Flags
+    last: Int
+
+
+class SetGroups(Op):
+    """setgroups(2): an array of 32-bit group ids."""
+
+    groups: Bytes
+
+
+class SetIds(Op):
+    """setresgid(2), then setresuid(2), real, effective and saved alike."""
+
+    uid: Int
+    gid: Int
+
+
+class Seccomp(Op):
+    """seccomp(SECCOMP_SET_MODE_FILTER) with an array of struct sock_filter; a listener goes into a slot or -1."""
+
+    flags: Flags
+    filter: Bytes
+    into: Slot = -1
+
+
+# ── The end ──
+
+
+class FindProgram(Op):
+    """Choose the first candidate that is a regular file which this process may execute.
+
+    EACCES when there was only a file that may not be executed, EISDIR for a directory, else ENOENT.
+    """
+
+    candidates: Texts
+
+
+class Exec(Op):
+    """execve(2) of the program that ``FindProgram`` chose."""
+
+    argv: Texts
+    env: Texts
+
+
+def declaration() -> str:
+    """The vocabulary as text, one operation a line: what ``FINGERPRINT`` is a hash of."""
+    return "".join(
+        f"{op.NUMBER} {op.NAME} {' '.join(f'{n}:{w}' for n, w in zip(op.FIELDS, op.WIRE, strict=True))}\n"
+        for op in OPS
+    )
+
+
+def _fingerprint() -> int:
+    """64 bits of the declaration: two CRCs, because hashlib would cost the cold path a millisecond."""
+    text = declaration().encode()
+    return crc32(text) << 32 | crc32(text[::-1])
+
+
+FINGERPRINT = _fingerprint()
