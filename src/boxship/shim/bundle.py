@@ -1,0 +1,53 @@
+"""What a shim writes into its bundle directory, so that nothing that matters lives only in its memory.
+
+``address``       the Task service's socket (containerd 1.x finds a live shim by it after a restart)
+``shim.pid``      the shim's pid
+``init.pid``      the container's init
+``runtime-root``  where libcontainer keeps the container's state, for ``delete`` without a shim
+``exit``          how init ended: a DeleteResponse, written before anybody is told
+
+Writes are atomic.  They are not flushed to disk: a bundle lives on tmpfs and means nothing after a reboot.
+"""
+
+import os
+
+from ..api.task.task import DeleteResponse
+from ..errors import PeerError
+
+
+def write(bundle: str, name: str, data: bytes) -> None:
+    """Put ``data`` into a file of the bundle, whole or not at all."""
+    path = bundle + "/" + name
+    temporary = bundle + "/." + name
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def read(bundle: str, name: str) -> bytes:
+    """A file of the bundle, or b"" when it (or the bundle) is not there."""
+    try:
+        fd = os.open(bundle + "/" + name, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    try:
+        data = b""
+        while part := os.read(fd, 1 << 20):
+            data += part
+        return data
+    finally:
+        os.close(fd)
+
+
+def read_exit(bundle: str) -> "DeleteResponse | None":
+    """How init ended, as far as a shim could still write it down."""
+    data = read(bundle, "exit")
+    if not data:
+        return None
+    try:
+        return DeleteResponse.decode(data)
+    except PeerError:
+        return None
