@@ -7,7 +7,6 @@ status; what has no implementation is answered Unimplemented by gRPC itself.
 import contextlib
 import logging
 import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -19,7 +18,8 @@ from boxship.api.containerd.client import span_name
 from boxship.api.containerd.context import accept_metadata
 from boxship.api.containerd.grpc_channel import MESSAGE_LIMIT
 from boxship.api.containerd.services import SERVICES, Services
-from boxship.errors import BoxshipError, FailedPrecondition
+from boxship.containerd.sockets import remove_stale_socket
+from boxship.errors import BoxshipError
 from boxship.protobuf import Message, Method, implementation
 
 log = logging.getLogger("boxship.containerd")
@@ -62,22 +62,6 @@ class GrpcServer:
         await self._server.stop(grace)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-
-
-def remove_stale_socket(path: str) -> None:
-    """Make room for a socket at ``path``; raises FailedPrecondition when somebody answers there."""
-    os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise FailedPrecondition(
-        f"another process serves {path}", remedy="stop it, or choose another --address or --exec-root"
-    )
 
 
 def _handler(method: Method, function: Function) -> "grpc.RpcMethodHandler":
