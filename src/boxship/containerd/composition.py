@@ -1,6 +1,5 @@
 """All services of one containerd, put together: the one place that knows every module of this package."""
 
-import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,7 +31,7 @@ from boxship.image.database import Database
 from boxship.image.snapshots import OverlaySnapshotter
 from boxship.ttrpc import aio
 
-log = logging.getLogger("boxship.containerd")
+_INGEST_AGE = 24 * 3600.0  # seconds until an ingestion that nobody goes on with is dropped, as for containerd
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,7 @@ async def open_services(
         snapshotter = OverlaySnapshotter(os.path.join(root, "snapshotter"), database)
         snapshotter.cleanup()
         store = ContentStore(os.path.join(root, "content"))
+        store.expire(_INGEST_AGE)
         exchange = Exchange()
         collector = Collector(database, store, snapshotter)
         stack.push_async_callback(collector.close)

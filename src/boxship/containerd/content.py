@@ -43,7 +43,7 @@ from boxship.containerd.records import (
     mask_paths,
     masked_labels,
 )
-from boxship.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange
+from boxship.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange, ResourceExhausted
 from boxship.image.content import ContentStore, IngestStatus, Writer
 from boxship.image.database import Database
 from boxship.oci import digest as digests
@@ -171,6 +171,9 @@ class ContentService:
                     return
                 yield response
                 request = await anext(requests, None)
+        except ResourceExhausted:
+            writer.discard()  # on a full disk there is nothing to go on with, and the space is wanted
+            raise
         finally:
             writer.close()
 

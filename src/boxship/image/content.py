@@ -143,6 +143,19 @@ class ContentStore:
                 continue  # finished meanwhile
         return found
 
+    def expire(self, age_s: float) -> int:
+        """Drop ingestions that nobody wrote to for ``age_s`` seconds; returns how many."""
+        before = time.time_ns() - int(age_s * 1_000_000_000)
+        dropped = 0
+        for name in os.listdir(self._ingest):
+            path = os.path.join(self._ingest, name)
+            if os.stat(path).st_mtime_ns < before and all(
+                found.stat().st_mtime_ns < before for found in os.scandir(path)
+            ):
+                shutil.rmtree(path)
+                dropped += 1
+        return dropped
+
     def abort(self, ref: str) -> None:
         """Forget the ingestion; raises NotFound when there is none."""
         path = self._ingest_path(ref)

@@ -102,9 +102,8 @@ def _info(path: str, name: str, found: os.stat_result) -> "tarfile.TarInfo | Non
     info.type = kind
     info.mode, info.uid, info.gid = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
     info.mtime = found.st_mtime_ns // 1_000_000_000
-    info.pax_headers["mtime"] = (
-        f"{found.st_mtime_ns // 1_000_000_000}.{found.st_mtime_ns % 1_000_000_000:09d}"
-    )
+    seconds, nanoseconds = divmod(found.st_mtime_ns, 1_000_000_000)
+    records = {"mtime": f"{seconds}.{nanoseconds:09d}"}
     if kind == tarfile.REGTYPE:
         info.size = found.st_size
     elif kind == tarfile.SYMTYPE:
@@ -115,7 +114,8 @@ def _info(path: str, name: str, found: os.stat_result) -> "tarfile.TarInfo | Non
         if not key.startswith("trusted.overlay."):
             value = os.getxattr(path, key, follow_symlinks=False)
             # PAX values are bytes; surrogateescape carries the ones that are no UTF-8 through tarfile's str.
-            info.pax_headers[f"SCHILY.xattr.{key}"] = value.decode("utf-8", "surrogateescape")
+            records[f"SCHILY.xattr.{key}"] = value.decode("utf-8", "surrogateescape")
+    info.pax_headers = records
     return info
 
 

@@ -87,12 +87,18 @@ class InProcessChannel:
             except TimeoutError as error:
                 raise DeadlineExceeded(f"{method.path} took longer than {timeout} s") from error
 
-    async def server_stream(
+    def server_stream(
         self, method: "ServerStream[Q, R]", request: Q, timeout: "float | None"
+    ) -> AsyncIterator[R]:
+        # Called here and not when the first item is asked for: a subscription begins with the call.
+        return self._relay(method, self._find(method)(request), timeout)
+
+    async def _relay(
+        self, method: Method, items: AsyncIterator[R], timeout: "float | None"
     ) -> AsyncIterator[R]:
         with tracing.span("containerd", span_name(method)):
             async with asyncio.timeout(timeout):
-                async for item in self._find(method)(request):
+                async for item in items:
                     yield item
 
     async def client_stream(
