@@ -1,7 +1,7 @@
 /* `boxship-runc` and `containerd-shim-boxship-v2`: find the Python beside this program and start it cold.
  *
  * An installed console script would import the site of a whole environment first (25 ms with many packages).
- * `python -I -S ENTRY` starts in 7 ms. Which entry is decided by the name that we were called by.
+ * `python -I -S` starts in 7 ms. Which module it imports is decided by the name that we were called by.
  * Layout: BIN/boxship-runc, BIN/python3, BIN/../lib/python3.N/{site,dist}-packages/boxship; an editable install is
  * compiled with -DPACKAGE="/path/to/src/boxship". */
 #include "syscalls.h"
@@ -84,12 +84,17 @@ static int find(const char *bin, const char *name) {
     }
 }
 
+/* Only an imported module is cached as bytecode: so a line of code imports it, rather than a file being run. */
+#define START(module) \
+    "import sys;sys.path.insert(0,sys.argv.pop(1));from " module " import main;sys.exit(main(sys.argv[1:]))"
+
 __attribute__((used, noreturn)) static void start(i64 *stack) {
     i64 argc = stack[0];
     char **argv = (char **)(stack + 1), **env = argv + argc + 1;
+    char *code;
     i64 r = SYS4(readlinkat, -100, "/proc/self/exe", self, PATH_SIZE - 1);
     const char *called = argc ? argv[0] : "";
-    const char *name = ends_with(called, "containerd-shim-boxship-v2") ? "/shim/__main__.py" : "/runtime/__main__.py";
+    const char *name = ends_with(called, "containerd-shim-boxship-v2") ? "/shim/cold.py" : "/runtime/main.py";
     if (r < 0) {
         say("boxship: cannot read /proc/self/exe\n");
         goto out;
@@ -101,6 +106,9 @@ __attribute__((used, noreturn)) static void start(i64 *stack) {
         say("\n");
         goto out;
     }
+    code = ends_with(name, "/cold.py") ? START("boxship.shim.cold") : START("boxship.runtime.main");
+    entry[length(entry) - length(name)] = 0;
+    directory_of(entry);
     append(python, self);
     append(python, "/python3");
     if (!exists(python)) {
@@ -108,12 +116,14 @@ __attribute__((used, noreturn)) static void start(i64 *stack) {
         append(python, "/usr/bin/python3");
     }
     {
-        char *args[argc + 5];
+        char *args[argc + 7];
         i64 n = 0;
         args[n++] = python;
         args[n++] = "-I";
         args[n++] = "-S";
-        args[n++] = entry;
+        args[n++] = "-c";
+        args[n++] = code;
+        args[n++] = entry; /* the directory that the package is in; the code takes it out of sys.argv again */
         for (i64 i = 1; i < argc; i++) args[n++] = argv[i];
         args[n] = 0;
         SYS3(execve, python, args, env);

@@ -91,6 +91,7 @@ class Container:
         *,
         root: str = store.DEFAULT_ROOT,
         spec: "dict[str, Any] | None" = None,
+        keep_spec: bool = True,
         stdio: "Stdio | Terminal | None" = None,
         rootfs_mounts: "Sequence[tuple[str, str, Sequence[str]]]" = (),
         cgroup_manager: str = "cgroupfs",
@@ -102,13 +103,15 @@ class Container:
     ) -> "Container":
         """Make everything and stop right before the program; then ``start`` it.
 
+        A ``spec`` that is given is kept with the state, for a later exec, unless ``keep_spec`` is False because the
+        bundle holds the same.
         ``cgroup_manager`` is "cgroupfs" or "none".
         ``preserve_fds`` hands the caller's descriptors 3, 4, ... to the program.
         With ``trace``, ``times`` has the clock (CLOCK_MONOTONIC nanoseconds) at each step of ``plan``.
         Raises InvalidArgument, AlreadyExists, StepFailed, or what the cgroups raise; nothing is left then.
         """
         machine = host or _host()
-        own_config = spec is not None
+        own_config = spec is not None and keep_spec
         bundle = os.path.abspath(bundle)
         if spec is None:
             spec = read_spec(bundle)

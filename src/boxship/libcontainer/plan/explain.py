@@ -89,7 +89,7 @@ CALLS = {
     "SetSession": "setsid()",
     "JoinSessionKeyring": "keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name})",
     "Personality": "personality({persona})",
-    "Rlimit": "prlimit64(0, {resource}, {{{soft}, {hard}}})",
+    "Rlimit": "prlimit64(0, {resource}, soft={soft}, hard={hard})",
     "Scheduler": "sched_setattr(0, {attributes})",
     "IoPriority": "ioprio_set(IOPRIO_WHO_PROCESS, 0, {priority})",
     "Affinity": "sched_setaffinity(0, {mask})",
@@ -191,7 +191,6 @@ def call(op: Op) -> str:
     template = CALLS[op.NAME]
     values = dict(zip(op.FIELDS, zip(op.WIRE, op.args, strict=True), strict=True))
     text, at = "", 0
-    template = template.replace("{{", "\x01").replace("}}", "\x02")
     while True:
         start = template.find("{", at)
         if start < 0:
@@ -206,7 +205,7 @@ def call(op: Op) -> str:
         from errno import errorcode
 
         text += "  // " + " and ".join(errorcode.get(n, str(n)) for n in op.tolerate) + " tolerated"
-    return text.replace("\x01", "{").replace("\x02", "}")
+    return text
 
 
 def explain(plan: "Plan") -> str:

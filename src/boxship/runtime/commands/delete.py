@@ -1,0 +1,18 @@
+"""``delete``: nothing of the container is left."""
+
+from boxship.errors import NotFound
+from boxship.libcontainer.container import Container
+
+from ..main import Call
+
+
+def run(call: Call) -> int:
+    force = call.options.flag("force")
+    try:
+        container = Container.load(call.id(), root=call.root)
+    except NotFound:
+        if force:
+            return 0
+        raise
+    container.delete(force=force)
+    return 0

@@ -1,0 +1,40 @@
+"""``explain BUNDLE``: the plan of a bundle as system calls. Needs no root and changes nothing."""
+
+import os
+
+from boxship.libcontainer import cgroups
+from boxship.libcontainer.compile import Request, compile_spec
+from boxship.libcontainer.compile.home import home
+from boxship.libcontainer.container import read_spec
+from boxship.libcontainer.host import host
+from boxship.libcontainer.plan.explain import explain
+from boxship.libcontainer.resources import cgroup_path
+
+from ..main import Call
+
+
+def run(call: Call) -> int:
+    operands = call.options.operands
+    bundle = os.path.abspath(operands[0] if operands else call.options.text("bundle", "."))
+    spec = read_spec(bundle)
+    process = spec.get("process") or {}
+    machine = host()
+    # As root would run it: whoever asks need not be root.
+    machine.user, machine.capabilities = 0, machine.capabilities | (1 << 21)
+    id = os.path.basename(bundle)
+    manager = cgroups.manager(machine.cgroups, id, cgroup_path((spec.get("linux") or {}).get("cgroupsPath") or ""))
+    root = (spec.get("root") or {}).get("path") or "rootfs"
+    rootfs = os.path.join(bundle, root)
+    request = Request(
+        spec,
+        id=id,
+        bundle=bundle,
+        rootfs=rootfs,
+        tasks=manager.tasks_files(),
+        cgroup=manager.directory(),
+        cgroup_paths=manager.paths,
+        terminal=bool(process.get("terminal")),
+    )
+    uid = (process.get("user") or {}).get("uid", 0)
+    print(explain(compile_spec(request, machine, home=home(uid, rootfs))), end="")
+    return 0

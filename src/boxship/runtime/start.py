@@ -1,0 +1,117 @@
+"""What ``create``, ``run`` and ``exec`` share: terminals, pid files, descriptors that are handed on."""
+
+import os
+
+from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument
+from boxship.libcontainer.process import INHERIT, Stdio, Terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .main import Call
+    from .options import Parsed
+
+
+class StartFailed(BoxshipError):
+    """A container's or process's start failed; in the words that callers of runc look for.
+
+    ``cli_exit_code`` is what a shell gives: 127 for a missing program, 126 for one that cannot be executed.
+    """
+
+    def __init__(self, what: str, error: BoxshipError, otherwise: int) -> None:
+        super().__init__(f"boxship-runc {what} failed: unable to start container process: {error}")
+        self.kind = error.kind
+        self.code = error.code
+        self.cli_exit_code = getattr(error, "exit_code", otherwise)
+
+
+def preserved(options: "Parsed", process: "dict[str, Any]") -> int:
+    """How many descriptors from 3 on to hand on: --preserve-fds, and those of socket activation (sd_listen_fds(3)).
+
+    Raises InvalidArgument for one that is not open.
+    """
+    count = options.number("preserve-fds")
+    listening = os.environ.get("LISTEN_FDS", "")
+    if listening.isdigit() and int(listening):
+        count += int(listening)
+        process["env"] = [*(process.get("env") or ()), f"LISTEN_FDS={listening}", "LISTEN_PID=1"]
+    for fd in range(3, 3 + count):
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            raise InvalidArgument(f"--preserve-fds {count}: descriptor {fd} is not open") from error
+    return count
+
+
+def check_terminal(options: "Parsed", terminal: bool, detached: bool) -> None:
+    """A detached terminal needs a socket to send its master to, and nothing else may have one."""
+    socket = options.text("console-socket")
+    if terminal and detached and not socket:
+        raise InvalidArgument("cannot allocate tty if boxship-runc will detach without setting console socket")
+    if socket and not (terminal and detached):
+        raise InvalidArgument("cannot use console socket if boxship-runc will not detach or allocate tty")
+
+
+def streams(process: "dict[str, Any]", terminal: bool) -> "Stdio | Terminal":
+    """Our own standard streams, or a terminal of the size that process.consoleSize gives, or that ours has."""
+    if not terminal:
+        return INHERIT
+    size = process.get("consoleSize") or {}
+    if size.get("width"):
+        return Terminal(int(size["width"]), int(size.get("height", 0)))
+    try:
+        columns, rows = os.get_terminal_size(0)
+    except OSError:
+        return Terminal()
+    return Terminal(columns, rows)
+
+
+def send_console(path: str, console: int) -> None:
+    """Send the terminal's master to whoever listens on ``path`` (runc's terminal protocol), and close it here."""
+    from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
+
+    connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)
+    try:
+        connection.connect(path)
+        name = os.readlink(f"/proc/self/fd/{console}").encode()
+        connection.sendmsg([name], [(SOL_SOCKET, SCM_RIGHTS, console.to_bytes(4, "little"))])
+    except OSError as error:
+        raise FailedPrecondition(f"send the terminal to --console-socket {path}", cause=error.strerror or "") from error
+    finally:
+        connection.close()
+        os.close(console)
+
+
+def send_pidfd(path: str, pid: int) -> None:
+    """Send a pidfd of the process to whoever listens on ``path``."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        send_console(path, os.dup(pidfd))
+    finally:
+        os.close(pidfd)
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write the pid; a reader sees the whole file or none."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, str(pid).encode())
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def container_parts(call: "Call") -> "tuple[str, str, dict[str, Any], bool, int]":
+    """(id, bundle, spec, terminal, preserved descriptors) of ``create`` and ``run``."""
+    from boxship.libcontainer.container import read_spec
+
+    id = call.id()
+    if len(call.options.operands) > 1:
+        raise InvalidArgument(f"one operand is expected, the id; not {' '.join(call.options.operands)}")
+    bundle = os.path.abspath(call.options.text("bundle", "."))
+    spec = read_spec(bundle)
+    process = spec.get("process") or {}
+    return id, bundle, spec, bool(process.get("terminal")), preserved(call.options, process)
