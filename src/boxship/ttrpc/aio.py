@@ -13,7 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any as Anything
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from ..errors import BoxshipError, DeadlineExceeded, InvalidArgument, PeerError, Unavailable, Unimplemented
 from ..protobuf import Bidi, ClientStream, Message, Method, ServerStream, Service, Unary
@@ -70,7 +70,7 @@ class Client(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -250,7 +250,7 @@ class _ServerConnection(asyncio.Protocol):
         self.writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self.transport = transport
         self.server.connections.add(self)
 
