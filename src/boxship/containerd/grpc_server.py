@@ -100,7 +100,8 @@ def _streaming(method: Method, function: Function) -> "Callable[[Any, Context], 
             with tracing.span("containerd", name):
                 items = function(request)
                 # The headers say that the call has begun: a subscriber may now cause the events it waits for.
-                await context.send_initial_metadata(())
+                if method.name == "Subscribe":
+                    await context.send_initial_metadata(())
                 async for item in items:
                     yield item
         except BoxshipError as error:
