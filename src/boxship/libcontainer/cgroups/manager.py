@@ -66,8 +66,14 @@ def _write(directory: str, file: str, text: str) -> None:
 
 def _read(path: str) -> str:
     try:
-        with open(path, "rb", buffering=0) as f:
-            return f.read().decode()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            parts = []
+            while part := os.read(fd, 65536):
+                parts.append(part)
+            return b"".join(parts).decode()
+        finally:
+            os.close(fd)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
             return ""  # a counter that this kernel or controller does not have
@@ -117,6 +123,21 @@ def _remove(directory: str, deadline: float) -> None:
                 break
 
 
+def _refused(controller: str, path: str, text: str, error: OSError) -> "FailedPrecondition | InvalidArgument":
+    """What a failed write means to whoever asked for that limit."""
+    name = errno.errorcode.get(error.errno or 0, str(error))
+    message = f"write {text!r} to {path}"
+    if error.errno == errno.ENOENT:
+        return FailedPrecondition(
+            message, cause=name, remedy=f"this kernel's {controller} controller has no such setting"
+        )
+    if error.errno in (errno.EINVAL, errno.ERANGE):
+        return InvalidArgument(message, cause=name, remedy="the kernel refuses that value")
+    if error.errno == errno.EBUSY:
+        return FailedPrecondition(message, cause=name, remedy="the limit is below what is in use already")
+    return FailedPrecondition(message, cause=name)
+
+
 class _Manager:
     """What v1 and v2 do alike, over ``paths`` (controller -> directory)."""
 
@@ -131,31 +152,30 @@ class _Manager:
         return self.paths.get(controller, "")
 
     def _do(self, writes: "list[Write]") -> None:
-        for controller, file, text in writes:
-            directory = self._directory(controller)
-            if not directory:
-                raise FailedPrecondition(
-                    f"set {file} to {text}: this host has no {controller} cgroup controller",
-                    remedy="mount it, or leave that limit out",
-                )
-            try:
-                _write(directory, file, text)
-            except OSError as error:
-                name = errno.errorcode.get(error.errno or 0, str(error))
-                message = f"write {text!r} to {directory}/{file}"
-                if error.errno == errno.ENOENT:
+        # Rules for one file follow each other (devices.allow): it is opened once for all of them.
+        opened, fd = "", -1
+        try:
+            for controller, file, text in writes:
+                directory = self._directory(controller)
+                if not directory:
                     raise FailedPrecondition(
-                        message,
-                        cause=name,
-                        remedy=f"this kernel's {controller} controller has no such setting",
-                    ) from error
-                if error.errno in (errno.EINVAL, errno.ERANGE):
-                    raise InvalidArgument(message, cause=name, remedy="the kernel refuses that value") from error
-                if error.errno == errno.EBUSY:
-                    raise FailedPrecondition(
-                        message, cause=name, remedy="the limit is below what is in use already"
-                    ) from error
-                raise FailedPrecondition(message, cause=name) from error
+                        f"set {file} to {text}: this host has no {controller} cgroup controller",
+                        remedy="mount it, or leave that limit out",
+                    )
+                path = directory + "/" + file
+                try:
+                    if path != opened:
+                        if fd >= 0:
+                            os.close(fd)
+                            fd = -1
+                        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                        opened = path
+                    os.write(fd, text.encode())
+                except OSError as error:
+                    raise _refused(controller, path, text, error) from error
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def delete(self) -> None:
         deadline = monotonic() + 2
@@ -179,19 +199,20 @@ class V1Manager(_Manager):
 
     def create(self) -> None:
         for controller, directory in self.paths.items():
+            new = True
             try:
                 os.mkdir(directory, 0o755)
             except FileExistsError:
-                pass  # a repeated create, or a group that the caller prepared
+                new = False  # a repeated create, or a group that the caller prepared
             except FileNotFoundError:
                 os.makedirs(directory, 0o755, exist_ok=True)
             if controller == "cpuset":
-                self._inherit_cpuset(directory)
+                self._inherit_cpuset(directory, new=new)
 
-    def _inherit_cpuset(self, directory: str) -> None:
-        """A new v1 cpuset is empty, and nothing can enter an empty one: fill it, parents first."""
+    def _inherit_cpuset(self, directory: str, *, new: bool = False) -> None:
+        """A ``new`` v1 cpuset is empty, and nothing can enter an empty one: fill it, parents first."""
         for file in ("cpuset.cpus", "cpuset.mems"):
-            if _read(directory + "/" + file).strip():
+            if not new and _read(directory + "/" + file).strip():
                 continue
             parent = os.path.dirname(directory)
             value = _read(parent + "/" + file).strip()
