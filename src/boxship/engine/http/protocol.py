@@ -1,0 +1,513 @@
+"""HTTP/1.1 for the Engine API: a small asyncio Protocol that owns its transport.
+
+Why not a web framework: hijacking and half-close are the point of this API.
+``attach`` and ``exec`` take the connection over: bytes that came in the same segment as the request's headers
+belong to the stream, a client's FIN ends its input and not our output, and each side closes on its own.
+
+A connection handles one request at a time; the lifecycle of one::
+
+    headers ──► Request ──► handler task ──► Response          (whole, Content-Length)
+                  │ body parts as they come  StreamResponse    (chunked, as long as the handler writes)
+                  │                          Stream            (hijacked: raw bytes both ways)
+                  └─ the client goes away: the handler task is cancelled
+
+A client that closes its sending side of a plain request counts as gone, as it does for Go's server.
+A hijacked stream is different: there it only ends the input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import parse_qsl, unquote
+
+import httptools
+import msgspec
+
+from boxship.errors import BoxshipError, InvalidArgument
+
+from .status import status_of
+
+log = logging.getLogger("boxship.engine.http")
+
+MAX_HEAD = 64 * 1024  # a request line and headers longer than this are an attack or a mistake
+HIGH_WATER = 256 * 1024  # body bytes that wait for a handler before the socket is not read any more
+
+REASONS = {
+    100: "Continue", 101: "UPGRADED", 200: "OK", 201: "Created", 204: "No Content", 304: "Not Modified",
+    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+    406: "Not Acceptable", 409: "Conflict", 413: "Request Entity Too Large", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 499: "Client Closed Request", 500: "Internal Server Error",
+    501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout", 507: "Insufficient Storage",
+}  # fmt: skip
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class Request:
+    """One request. ``path`` is decoded, ``query`` the last value of each key, ``headers`` have lower-case names."""
+
+    def __init__(self, connection: Connection, method: str, target: str, headers: dict[str, str]) -> None:
+        self.connection = connection
+        self.method = method
+        path, _, query = target.partition("?")
+        self.path = unquote(path)
+        pairs = parse_qsl(query, keep_blank_values=True)
+        self.query = dict(pairs)
+        self.query_lists: dict[str, list[str]] = {}
+        for key, value in pairs:
+            self.query_lists.setdefault(key, []).append(value)
+        self.headers = headers
+        self.version = ""  # "1.47" of /v1.47/..., "" without one
+        self.params: dict[str, str] = {}
+        self._parts: deque[bytes] = deque()
+        self._waiting = 0
+        self._complete = False
+        self._arrived = asyncio.Event()
+
+    # -- what the connection calls
+
+    def feed(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._waiting += len(part)
+        if self._waiting > HIGH_WATER:
+            self.connection.pause()
+        self._arrived.set()
+
+    def complete(self) -> None:
+        self._complete = True
+        self._arrived.set()
+
+    # -- what handlers call
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The body's parts as they arrive."""
+        self.connection.invite_body(self)
+        while True:
+            while self._parts:
+                part = self._parts.popleft()
+                self._waiting -= len(part)
+                if self._waiting < HIGH_WATER:
+                    self.connection.resume()
+                yield part
+            if self._complete:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def read(self, limit: int = 16 * 1024 * 1024) -> bytes:
+        """The whole body; raises InvalidArgument when it is longer than ``limit`` bytes."""
+        found = bytearray()
+        async for part in self.body():
+            found += part
+            if len(found) > limit:
+                raise InvalidArgument(f"request body is longer than {limit} bytes")
+        return bytes(found)
+
+    async def json(self) -> dict[str, object]:
+        """The body as a JSON object, {} when empty; raises InvalidArgument that says where it is broken."""
+        data = await self.read()
+        if not data.strip():
+            return {}
+        try:
+            value = msgspec.json.decode(data)
+        except msgspec.DecodeError as error:
+            raise InvalidArgument(f"request body of {self.method} {self.path} is not valid JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise InvalidArgument(
+                f"request body of {self.method} {self.path} must be a JSON object, not {type(value).__name__}"
+            )
+        return value
+
+    def flag(self, name: str, otherwise: bool = False) -> bool:
+        """A boolean query parameter, as the Engine reads them: anything but "", 0, no, false, none is true."""
+        value = self.query.get(name)
+        if value is None:
+            return otherwise
+        return value.strip().lower() not in ("", "0", "no", "false", "none")
+
+    def number(self, name: str, otherwise: int) -> int:
+        """A whole-number query parameter; raises InvalidArgument for anything else."""
+        value = self.query.get(name, "")
+        if value == "":
+            return otherwise
+        try:
+            return int(value)
+        except ValueError:
+            raise InvalidArgument(f"query parameter {name}={value!r} must be a whole number") from None
+
+    def stream(self, content_type: str = "application/json", status: int = 200) -> StreamResponse:
+        """Answer with a chunked body that is written as it comes; headers go out at once."""
+        return StreamResponse(self.connection, status, content_type, self.method == "HEAD")
+
+    def hijack(self, content_type: str) -> Stream:
+        """Take the connection over; 101 when the client asked for an upgrade, else 200 (as dockerd)."""
+        return self.connection.hijack(self, content_type)
+
+
+class Response:
+    """A whole answer."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(
+        self, status: int = 200, body: bytes = b"", content_type: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.headers = dict(headers or {})
+        if content_type:
+            self.headers["Content-Type"] = content_type
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """``value`` as JSON with the newline that dockerd ends its documents with."""
+    return Response(status, _encode(value) + b"\n", "application/json")
+
+
+def encode_json(value: object) -> bytes:
+    """``value`` as compact JSON."""
+    return _encode(value)
+
+
+class StreamResponse:
+    """A chunked answer: ``await write(...)`` as often as needed; leaving the ``async with`` ends it."""
+
+    def __init__(self, connection: Connection, status: int, content_type: str, head_only: bool) -> None:
+        self._connection = connection
+        self._head_only = head_only
+        headers = {"Content-Type": content_type} if content_type else {}
+        connection.send_head(status, {**headers, "Transfer-Encoding": "chunked"})
+
+    async def write(self, data: bytes) -> None:
+        """Send one chunk and wait until the client keeps up."""
+        if data and not self._head_only:
+            self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+            await self._connection.drained()
+
+    async def write_json(self, value: object, end: bytes = b"\n") -> None:
+        await self.write(_encode(value) + end)
+
+    async def __aenter__(self) -> StreamResponse:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            if not self._head_only:
+                self._connection.send(b"0\r\n\r\n")
+        else:
+            # Headers are out: the only honest sign of failure left is a body without its end.
+            self._connection.keep_alive = False
+
+
+class Stream:
+    """A hijacked connection. Input ends with ``b""``; ``close`` ends our side, and with it the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._parts: deque[bytes] = deque()
+        self._waiting = 0
+        self._ended = False
+        self._arrived = asyncio.Event()
+        self.gone = asyncio.Event()  # the client closed both ways, or the connection broke
+
+    def feed(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._waiting += len(data)
+        if self._waiting > HIGH_WATER:
+            self._connection.pause()
+        self._arrived.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._arrived.set()
+
+    async def read(self) -> bytes:
+        """The next bytes of the client, ``b""`` when it closed its side."""
+        while not self._parts:
+            if self._ended:
+                return b""
+            self._arrived.clear()
+            await self._arrived.wait()
+        part = self._parts.popleft()
+        self._waiting -= len(part)
+        if self._waiting < HIGH_WATER:
+            self._connection.resume()
+        return part
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; raises ConnectionResetError when the client is gone."""
+        if self.gone.is_set():
+            raise ConnectionResetError("the client closed the stream")
+        self._connection.send(data)
+        await self._connection.drained()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+Handler = Callable[[Request], Awaitable[Response | None]]
+
+
+class Connection(asyncio.Protocol):
+    """One client connection; see the module for the lifecycle."""
+
+    def __init__(self, handle: Handler, server_header: str) -> None:
+        self._handle = handle
+        self._server_header = server_header
+        self._transport: asyncio.Transport | None = None
+        self._queue: deque[Request] = deque()
+        self._receiving: Request | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stream: Stream | None = None
+        self._undecided = False  # the client offered an upgrade, the handler has not answered yet
+        self._paused = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.keep_alive = True
+        self._head_sent = False
+        self._expects_continue: Request | None = None
+        self._upgrade_body = 0  # bytes of a request body that follow an upgrade request's headers
+        self._new_parser()
+
+    # -- parsing
+
+    def _new_parser(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._head_size = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._count(len(name) + len(value))
+
+    def _count(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > MAX_HEAD:
+            raise InvalidArgument(f"request line and headers are longer than {MAX_HEAD} bytes")
+
+    def on_headers_complete(self) -> None:
+        method = self._parser.get_method().decode("latin-1")
+        request = Request(self, method, self._target.decode("latin-1"), self._headers)
+        self._receiving = request
+        if self._headers.get("expect", "").lower() == "100-continue":
+            self._expects_continue = request
+        self._keep = self._parser.should_keep_alive()
+        self._target, self._headers, self._head_size = b"", {}, 0
+        self._queue.append(request)
+        self._next()
+
+    def on_body(self, body: bytes) -> None:
+        if self._receiving is not None:
+            self._receiving.feed(body)
+
+    def on_message_complete(self) -> None:
+        if self._receiving is not None and not self._parser.should_upgrade():
+            self._receiving.complete()
+            self._receiving = None
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=1 << 20)
+
+    def data_received(self, data: bytes) -> None:
+        if self._stream is not None:
+            self._stream.feed(data)
+            return
+        if self._upgrade_body:
+            self._feed_upgrade_body(data)
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgraded(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse(400, f"malformed HTTP request: {error}")
+        except InvalidArgument as error:
+            self._refuse(431, str(error))
+
+    def _upgraded(self, rest: bytes) -> None:
+        """The parser stops at an upgrade request's headers; its body, if any, is still ours to read."""
+        request = self._receiving
+        if request is None:
+            return
+        if request.headers.get("transfer-encoding"):
+            self._refuse(400, "an upgrade request must have a Content-Length, not a chunked body")
+            return
+        try:
+            self._upgrade_body = int(request.headers.get("content-length", "0"))
+        except ValueError:
+            self._refuse(400, "malformed Content-Length")
+            return
+        self._new_parser()
+        if self._upgrade_body:
+            self._feed_upgrade_body(rest)
+        else:
+            self._receiving = None
+            request.complete()
+            self._after_upgrade(rest)
+
+    def _feed_upgrade_body(self, data: bytes) -> None:
+        request = self._receiving
+        if request is None:
+            return
+        part, rest = data[: self._upgrade_body], data[self._upgrade_body :]
+        if part:
+            request.feed(part)
+        self._upgrade_body -= len(part)
+        if not self._upgrade_body:
+            self._receiving = None
+            request.complete()
+            self._after_upgrade(rest)
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        """Bytes after an upgrade request are kept as a stream until the handler decides: hijack, or plain HTTP."""
+        if self._stream is None:
+            self._stream = Stream(self)
+            self._undecided = True
+        if rest:
+            self._stream.feed(rest)
+
+    def eof_received(self) -> bool:
+        if self._stream is not None:
+            self._stream.end()
+            return True  # our side stays open
+        if self._task is not None:
+            self._task.cancel()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._writable.set()
+        if self._stream is not None:
+            self._stream.end()
+            self._stream.gone.set()
+        if self._task is not None and (self._stream is None or self._undecided):
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # -- serving
+
+    def _next(self) -> None:
+        if self._task is None and self._queue:
+            self._task = asyncio.get_running_loop().create_task(self._serve(self._queue.popleft()))
+
+    async def _serve(self, request: Request) -> None:
+        self._head_sent = False
+        self.keep_alive = self._keep
+        try:
+            response = await self._handle(request)
+            if response is not None:
+                self._send_response(request, response)
+        except BoxshipError as error:
+            self._fail(request, status_of(error), str(error))
+        except ConnectionError:
+            self.keep_alive = False  # the client went away while we wrote to it
+        except asyncio.CancelledError:
+            self.close()
+            return
+        except Exception as error:
+            log.exception("%s %s", request.method, request.path)
+            self._fail(request, 500, f"internal error in {request.method} {request.path}: {error!r}")
+        if self._stream is not None and not self._undecided:
+            self.close()
+            return
+        async for _ in request.body():
+            pass  # what the handler left unread stands before the next request
+        self._task = None
+        if not self.keep_alive:
+            self.close()
+            return
+        if self._undecided and self._stream is not None:
+            # The client offered an upgrade and the handler answered plainly: go on with HTTP.
+            waiting, self._stream, self._undecided = self._stream, None, False
+            while waiting._parts:
+                self.data_received(waiting._parts.popleft())
+        self._next()
+
+    def _fail(self, request: Request, status: int, message: str) -> None:
+        if self._head_sent:
+            self.keep_alive = False
+            return
+        self._send_response(request, json_response({"message": message}, status))
+
+    def _refuse(self, status: int, message: str) -> None:
+        body = _encode({"message": message}) + b"\n"
+        self.send_head(status, {"Content-Type": "application/json", "Content-Length": str(len(body))}, close=True)
+        self.send(body)
+        self.close()
+
+    def _send_response(self, request: Request, response: Response) -> None:
+        headers = response.headers
+        if response.status not in (204, 304) and "Content-Length" not in headers:
+            headers["Content-Length"] = str(len(response.body))
+        self.send_head(response.status, headers, close=not self.keep_alive)
+        if request.method != "HEAD" and response.body:
+            self.send(response.body)
+
+    # -- what requests and streams call
+
+    def send_head(self, status: int, headers: dict[str, str], close: bool = False) -> None:
+        lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}", self._server_header]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if close:
+            lines.append("Connection: close")
+        self._head_sent = True
+        self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace"))
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        if not self._writable.is_set():
+            await self._writable.wait()
+        if self._transport is None:
+            raise ConnectionResetError("the client closed the connection")
+
+    def invite_body(self, request: Request) -> None:
+        """Send 100 Continue, once, when a handler wants the body of a client that waits for it."""
+        if self._expects_continue is request:
+            self._expects_continue = None
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def hijack(self, request: Request, content_type: str) -> Stream:
+        headers = {"Content-Type": content_type}
+        status = 200
+        if request.headers.get("upgrade"):
+            status = 101
+            headers |= {"Connection": "Upgrade", "Upgrade": request.headers["upgrade"]}
+        if self._stream is None:
+            self._stream = Stream(self)
+        self._undecided = False
+        self.send_head(status, headers)
+        return self._stream
+
+    def pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,206 @@
+"""``/images/...``."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from boxship.errors import InvalidArgument, NotFound, Unimplemented
+from boxship.oci import reference as references
+
+from ..app import Engine
+from ..filters import parse_filters
+from ..http.protocol import Request, Response, StreamResponse, encode_json, json_response
+from ..http.router import Route
+
+LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
+PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
+
+
+class BodyReader:
+    """A request's body as the synchronous file that a worker thread reads an archive from."""
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self._loop = asyncio.get_running_loop()
+        self._rest = b""
+        self._ended = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, b"" at the end; called from a worker thread."""
+        if size < 0:
+            parts = []
+            while part := self.read(1 << 20):
+                parts.append(part)
+            return b"".join(parts)
+        if not self._rest and not self._ended:
+            self._rest = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    async def _next(self) -> bytes:
+        async for part in self._body:
+            if part:
+                return part
+        self._ended = True
+        return b""
+
+
+class ChunkWriter:
+    """A chunked response as the synchronous file that a worker thread writes an archive to."""
+
+    def __init__(self, out: StreamResponse) -> None:
+        self._out = out
+        self._loop = asyncio.get_running_loop()
+
+    def write(self, data: bytes, /) -> int:
+        asyncio.run_coroutine_threadsafe(self._out.write(data), self._loop).result()
+        return len(data)
+
+
+def changes(lines: list[str]) -> dict[str, Any]:
+    """``--change`` instructions of import as an image config: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, ..."""
+    config: dict[str, Any] = {}
+    for line in lines:
+        word, _, rest = line.strip().partition(" ")
+        rest = rest.strip()
+        if rest.startswith("["):
+            try:
+                value = msgspec.json.decode(rest.encode(), type=list[str])
+            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                raise InvalidArgument(f"change {line!r}: {error}") from error
+        else:
+            value = ["/bin/sh", "-c", rest]
+        match word.upper():
+            case "CMD":
+                config["Cmd"] = value
+            case "ENTRYPOINT":
+                config["Entrypoint"] = value
+            case "ENV":
+                pairs = shlex.split(rest) if "=" in rest.split(" ")[0] else [rest.replace(" ", "=", 1)]
+                config.setdefault("Env", []).extend(pairs)
+            case "LABEL":
+                config.setdefault("Labels", {}).update(pair.partition("=")[::2] for pair in shlex.split(rest))
+            case "EXPOSE":
+                ports: dict[str, dict[str, Any]] = {p if "/" in p else f"{p}/tcp": {} for p in rest.split()}
+                config.setdefault("ExposedPorts", {}).update(ports)
+            case "VOLUME":
+                paths = value if rest.startswith("[") else rest.split()
+                config.setdefault("Volumes", {}).update({path: {} for path in paths})
+            case "USER":
+                config["User"] = rest
+            case "WORKDIR":
+                config["WorkingDir"] = rest
+            case "STOPSIGNAL":
+                config["StopSignal"] = rest
+            case _:
+                raise InvalidArgument(f"{word or line!r} is not a valid change command")
+    return config
+
+
+class ImageRoutes:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def table(self) -> list[Route]:
+        return [
+            ("GET", "/images/json", self.index),
+            ("POST", "/images/load", self.load),
+            ("POST", "/images/create", self.create),
+            ("POST", "/images/prune", self.prune),
+            ("GET", "/images/get", self.get_several),
+            ("GET", "/images/{name*}/get", self.get),
+            ("GET", "/images/{name*}/json", self.inspect),
+            ("GET", "/images/{name*}/history", self.history),
+            ("POST", "/images/{name*}/tag", self.tag),
+            ("DELETE", "/images/{name*}", self.remove),
+        ]
+
+    async def index(self, request: Request) -> Response:
+        filters = parse_filters(request.query.get("filters", ""), LIST_FILTERS)
+        return json_response(await self._engine.images.summaries(filters, request.flag("shared-size")))
+
+    async def inspect(self, request: Request) -> Response:
+        return json_response(await self._engine.images.inspect(request.params["name"]))
+
+    async def history(self, request: Request) -> Response:
+        return json_response(await self._engine.images.history(request.params["name"]))
+
+    async def load(self, request: Request) -> Response:
+        """Errors come before any header: an archive that is refused is an HTTP error, not a line in a stream."""
+        views = await self._engine.images.load(BodyReader(request.body()))
+        lines = b""
+        for view in views:
+            for text in [f"Loaded image: {tag}" for tag in view.tags] or [f"Loaded image ID: {view.id}"]:
+                lines += encode_json({"stream": text + "\n"}) + b"\r\n"
+        return Response(200, lines, "application/json")
+
+    async def create(self, request: Request) -> Response | None:
+        if request.query.get("fromSrc"):
+            return await self._import(request)
+        name = request.query.get("fromImage", "")
+        if not name:
+            raise InvalidArgument("neither fromImage nor fromSrc is given")
+        tag = request.query.get("tag", "")
+        separator = "@" if tag.startswith("sha256:") else ":"
+        reference = f"{name}{separator}{tag}" if tag else name
+        try:
+            await self._engine.images.find(reference)
+        except NotFound:
+            raise Unimplemented(
+                f"pull {references.familiar(references.normalise(reference))}: this engine does not pull from "
+                "registries yet",
+                remedy="bring the image in with load or import",
+            ) from None
+        async with request.stream() as out:
+            familiar = references.familiar(references.normalise(reference))
+            await out.write_json({"status": f"Status: Image is up to date for {familiar}"}, b"\r\n")
+        return None
+
+    async def _import(self, request: Request) -> Response:
+        source = request.query["fromSrc"]
+        if source != "-":
+            raise Unimplemented(
+                f"import from {source}: this engine does not download", remedy="download it and import the file"
+            )
+        repository, tag = request.query.get("repo", ""), request.query.get("tag", "")
+        name = f"{repository}:{tag}" if repository and tag else repository
+        config = changes(request.query_lists.get("changes", []))
+        message = request.query.get("message", "") or "Imported from -"
+        view = await self._engine.images.import_rootfs(BodyReader(request.body()), name, message, config)
+        return Response(200, encode_json({"status": view.id}) + b"\r\n", "application/json")
+
+    async def get(self, request: Request) -> None:
+        await self._save(request, [request.params["name"]])
+
+    async def get_several(self, request: Request) -> None:
+        names = [part for value in request.query_lists.get("names", []) for part in value.split(",") if part]
+        if not names:
+            raise InvalidArgument("no image names given")
+        await self._save(request, names)
+
+    async def _save(self, request: Request, names: list[str]) -> None:
+        for name in names:
+            await self._engine.images.find(name)  # a missing one is a 404, not a broken archive
+        async with request.stream("application/x-tar") as out:
+            await self._engine.images.save(names, ChunkWriter(out))
+
+    async def tag(self, request: Request) -> Response:
+        repository = request.query.get("repo", "")
+        if not repository:
+            raise InvalidArgument("repo must be given")
+        await self._engine.images.tag(request.params["name"], repository, request.query.get("tag", ""))
+        return Response(201)
+
+    async def remove(self, request: Request) -> Response:
+        return json_response(await self._engine.images.remove(request.params["name"], request.flag("force")))
+
+    async def prune(self, request: Request) -> Response:
+        filters = parse_filters(request.query.get("filters", ""), PRUNE_FILTERS)
+        everything = filters.get("dangling", ["true"])[0].lower() in ("false", "0")
+        removed, freed = await self._engine.images.prune(everything)
+        return json_response({"ImagesDeleted": removed or None, "SpaceReclaimed": freed})
