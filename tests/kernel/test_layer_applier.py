@@ -212,7 +212,9 @@ def test_sparse_files_of_gnu_tar_keep_their_holes(root: Path, tmp_path: Path, fo
             file.seek(number * (200 << 10))
             file.write(b"data%d" % number)
     made = subprocess.run(
-        ["tar", f"--format={format}", "-S", "-C", str(tmp_path), "-cf", "-", "sparse"], capture_output=True, check=True
+        ["tar", f"--format={format}", "-S", "-C", str(tmp_path), "-cf", "-", "sparse"],
+        capture_output=True,
+        check=True,
     )
     apply(root, made.stdout)
     assert (root / "sparse").read_bytes() == source.read_bytes()

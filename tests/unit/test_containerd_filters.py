@@ -24,6 +24,7 @@ NAMES = {"runtime": "runtime.name"}
         ([], True),
         ([""], True),
         (["id==web"], True),
+        (["image!=/a/b"], True),
         (["id==db"], False),
         (["id!=db"], True),
         (["id"], True),

@@ -20,7 +20,8 @@ Filter = Callable[[Lookup], bool]
 
 _FIELD = re.compile(r'[A-Za-z][A-Za-z0-9_]*|"(?:[^"\\]|\\.)*"')
 _OPERATOR = re.compile(r"==|!=|~=")
-_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|/(?:[^/\\]|\\.)*/|\|(?:[^|\\]|\\.)*\||[^\s,]*')
+_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s,]*')
+_PATTERN = re.compile(r'"(?:[^"\\]|\\.)*"|/(?:[^/\\]|\\.)*/|\|(?:[^|\\]|\\.)*\||[^\s,]*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,10 @@ def _parse_one(text: str) -> "list[Selector]":
         value = ""
         if operator is not None:
             at = operator.end()
-            match = _VALUE.match(text, at)
+            match = (_PATTERN if operator[0] == "~=" else _VALUE).match(text, at)
             if match is None or not match[0]:
                 raise _error(text, at, "expected a value")
-            value = _unquote(match[0], text, at)
+            value = _unquote(match[0], text, at, alternatives=operator[0] == "~=")
             if operator[0] == "~=":
                 try:
                     re.compile(value)
@@ -90,13 +91,13 @@ def _parse_one(text: str) -> "list[Selector]":
         at += 1
 
 
-def _unquote(token: str, text: str, at: int) -> str:
+def _unquote(token: str, text: str, at: int, *, alternatives: bool = False) -> str:
     if token[:1] == '"' and len(token) > 1:
         try:
             return str(json.loads(token))
         except ValueError as error:
             raise _error(text, at, "invalid quoting") from error
-    if len(token) > 1 and token[0] in "/|" and token[-1] == token[0]:
+    if alternatives and len(token) > 1 and token[0] in "/|" and token[-1] == token[0]:
         return token[1:-1].replace("\\" + token[0], token[0])
     return token
 
