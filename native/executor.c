@@ -36,6 +36,9 @@ struct header { /* codec.py: HEADER */
     u16 flags;
 };
 #define FLAG_TRACE 1
+#define FLAG_LAST 2 /* no further segment follows */
+#define MOST_STEPS 8192
+#define PATIENCE 600000 /* ns */
 
 struct op { /* codec.py: RECORD; text fields are offset | length << 32 into the plan */
     u16 number;
@@ -61,7 +64,8 @@ struct pollfd { i32 fd; short events, revents; };
 
 static u8 *plan;
 static struct op *ops;
-static u32 steps, step;
+static u32 first, steps, step; /* of this segment: its first step's number, how many; the step in hand */
+static int last;               /* this is the last segment */
 static int control;
 static int slots[OPS_MAX_SLOTS];
 static u64 *times; /* one per step when tracing, else 0 */
@@ -201,12 +205,23 @@ static i64 loopback_up(void) {
     return r;
 }
 
+/* What we wait for is on its way, mostly: look for it a while before going to sleep. Woken, we would be put on the
+ * creator's CPU when ours has become too idle to count as idle (virtual machines), and start only when it stops.
+ * Yielding, so that nobody who has something to do waits for us. */
+static void wait_awake(void) {
+    struct pollfd ready = {control, 1, 0};
+    struct timespec none = {0, 0};
+    u64 until = now() + PATIENCE;
+    while (!SYS5(ppoll, &ready, 1, &none, 0, 8) && now() < until) SYS0(sched_yield);
+}
+
 /* One packet from the control socket; handles that came with it go into slots. */
 static i64 receive(void *data, u64 size, i64 into) {
     struct { struct cmsghdr head; i32 fds[254]; } rights;
     struct iovec part = {data, size};
     struct msghdr m = {0, 0, &part, 1, &rights, sizeof rights, 0};
     i64 r;
+    wait_awake();
     do r = SYS3(recvmsg, control, &m, 0x40000000 /* MSG_CMSG_CLOEXEC */);
     while (r == -EINTR);
     if (r > 0 && m.controllen > sizeof(struct cmsghdr) && rights.head.type == 1) {
@@ -286,6 +301,24 @@ static i64 hook(struct op *op) {
         struct timespec pause = {0, 2000000};
         if (r == 0) SYS5(ppoll, 0, 0, &pause, 0, 8);
     }
+}
+
+static i64 make_mount(struct op *op) {
+    i64 fs = SYS2(fsopen, TEXT(MAKE_MOUNT_TYPE), 1 /* FSOPEN_CLOEXEC */), r = 0;
+    if (fs < 0) return fs;
+    char *text = TEXT(MAKE_MOUNT_OPTIONS), *end = text + LENGTH(MAKE_MOUNT_OPTIONS);
+    while (r >= 0 && text < end) {
+        char *key = text;
+        while (*text) text++;
+        char *value = ++text;
+        while (*text) text++;
+        text++;
+        r = SYS5(fsconfig, fs, *value ? 1 /* SET_STRING */ : 0 /* SET_FLAG */, key, *value ? value : 0, 0);
+    }
+    if (r >= 0) r = SYS5(fsconfig, fs, 6 /* CMD_CREATE */, 0, 0, 0);
+    if (r >= 0) r = SYS3(fsmount, fs, 1 /* FSMOUNT_CLOEXEC */, op->field[MAKE_MOUNT_ATTRIBUTES]);
+    SYS1(close, fs);
+    return r;
 }
 
 static i64 set_mount_attributes(struct op *op) {
@@ -440,15 +473,9 @@ static i64 carry_out(struct op *op) {
         slots[F(MOVE_HANDLE_SLOT)] = -1;
         return keep(F(MOVE_HANDLE_INTO), r);
 
-    case OP_FS_OPEN: empty(F(FS_OPEN_INTO)); return keep(F(FS_OPEN_INTO), SYS2(fsopen, TEXT(FS_OPEN_TYPE), 1));
-    case OP_FS_STRING:
-        return SYS5(fsconfig, handle(F(FS_STRING_SLOT)), 1, TEXT(FS_STRING_KEY), TEXT(FS_STRING_VALUE), 0);
-    case OP_FS_FLAG: return SYS5(fsconfig, handle(F(FS_FLAG_SLOT)), 0, TEXT(FS_FLAG_KEY), 0, 0);
-    case OP_FS_CREATE: return SYS5(fsconfig, handle(F(FS_CREATE_SLOT)), 6, 0, 0, 0);
-    case OP_FS_MOUNT:
-        r = SYS3(fsmount, handle(F(FS_MOUNT_SLOT)), 1, F(FS_MOUNT_ATTRIBUTES));
-        empty(F(FS_MOUNT_INTO));
-        return keep(F(FS_MOUNT_INTO), r);
+    case OP_MAKE_MOUNT:
+        empty(F(MAKE_MOUNT_INTO));
+        return keep(F(MAKE_MOUNT_INTO), make_mount(op));
     case OP_OPEN_TREE:
         r = SYS3(open_tree, handle(F(OPEN_TREE_DIR)), TEXT(OPEN_TREE_PATH), F(OPEN_TREE_FLAGS) | O_CLOEXEC);
         empty(F(OPEN_TREE_INTO));
@@ -508,16 +535,17 @@ static void refuse(i64 value) {
     leave(2);
 }
 
-/* The plan arrives in packets; the first starts with the header, which says how many bytes there are. */
-static void read_plan(void) {
+/* A plan comes in segments, so that we can be at work while the rest is still being made; a segment comes in packets,
+ * the first of which starts with the header that says how many bytes there are. */
+static void read_segment(void) {
     struct header head;
     i64 r;
+    wait_awake();
     do r = SYS6(recvfrom, control, &head, sizeof head, 2 /* MSG_PEEK */, 0, 0);
     while (r == -EINTR);
     if (r != sizeof head) leave(2);
     if (head.fingerprint != OPS_FINGERPRINT) refuse(EPROTO);
-    u64 room = head.size + (head.flags & FLAG_TRACE ? (u64)(head.steps + 1) * 8 + 8 : 0);
-    i64 memory = SYS6(mmap, 0, room, 3, 0x22, -1, 0);
+    i64 memory = SYS6(mmap, 0, head.size, 3, 0x22, -1, 0);
     if (memory < 0 && memory > -4096) refuse(-memory);
     plan = (u8 *)memory;
     for (u64 have = 0; have < head.size; have += (u64)r) {
@@ -525,8 +553,14 @@ static void read_plan(void) {
         if (r <= 0) leave(2);
     }
     ops = (struct op *)(plan + sizeof head);
+    first += steps;
     steps = head.steps;
-    if (head.flags & FLAG_TRACE) times = (u64 *)(plan + ((head.size + 7) & ~7UL));
+    last = head.flags & FLAG_LAST;
+    if (head.flags & FLAG_TRACE && !times) {
+        memory = SYS6(mmap, 0, MOST_STEPS * sizeof(u64), 3, 0x22, -1, 0);
+        if (memory < 0 && memory > -4096) refuse(-memory);
+        times = (u64 *)memory;
+    }
 }
 
 __attribute__((used, noreturn)) static void start(void *stack) {
@@ -535,14 +569,18 @@ __attribute__((used, noreturn)) static void start(void *stack) {
     if (control < 0) control = CONTROL;
     SYS3(close_range, CONTROL, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
     for (u32 n = 0; n < OPS_MAX_SLOTS; n++) slots[n] = -1;
-    read_plan();
-    for (step = 0; step < steps; step++) {
-        struct op *op = ops + step;
+    read_segment();
+    for (step = 0; step < MOST_STEPS; step++) {
+        if (step == first + steps) {
+            if (last) break;
+            read_segment();
+        }
+        struct op *op = ops + (step - first);
         if (times) times[step] = now();
         i64 r = carry_out(op);
         if (r < 0 && -r != op->tolerate[0] && -r != op->tolerate[1]) fail(-r);
     }
-    step = steps - 1;
+    step--;
     fail(EINVAL); /* a plan ends with Exec */
     leave(2);
     for (;;);

@@ -18,6 +18,7 @@ typedef long i64;
 #define NR_write 1
 #define NR_close 3
 #define NR_mmap 9
+#define NR_sched_yield 24
 #define NR_rt_sigaction 13
 #define NR_rt_sigprocmask 14
 #define NR_ioctl 16
@@ -81,6 +82,7 @@ typedef long i64;
 #define NR_write 64
 #define NR_close 57
 #define NR_mmap 222
+#define NR_sched_yield 124
 #define NR_rt_sigaction 134
 #define NR_rt_sigprocmask 135
 #define NR_ioctl 29

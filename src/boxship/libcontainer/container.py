@@ -25,7 +25,7 @@ from boxship.oci import cold_json
 from .compile import Plan, Request, compile_exec, compile_spec
 from .compile import hooks as compile_hooks
 from .compile.home import home
-from .compile.namespaces import IDS_MAPPED
+from .compile.namespaces import CGROUPS, IDS_MAPPED
 from .executor import Run
 from .host import Host, host
 from .idmap import host_id, write_maps
@@ -115,7 +115,6 @@ class Container:
         bundle = os.path.abspath(bundle)
         if spec is None:
             spec = read_spec(bundle)
-        store.check_id(id)
         directory = store.claim(root, id)
         record: dict[str, Any] = {
             "id": id,
@@ -125,7 +124,7 @@ class Container:
             "start_time": 0,
             "created": _timestamp(),
             "own_config": own_config,
-            "rootfs": _rootfs(bundle, spec, rootfs_mounts),
+            "rootfs": "",
             "annotations": spec.get("annotations") or {},
             "hooks": spec.get("hooks") or {},
             "uid": os.getuid(),
@@ -142,7 +141,6 @@ class Container:
                     spec,
                     id=id,
                     bundle=bundle,
-                    rootfs=record["rootfs"],
                     rootfs_mounts=rootfs_mounts,
                     no_pivot=no_pivot,
                     new_keyring=new_keyring,
@@ -167,66 +165,103 @@ class Container:
         trace: bool,
     ) -> None:
         record = self._record
+        triple = (-1, -1, -1) if isinstance(stdio, Terminal) else stdio.triple()
+        # First of all the executor: it starts up while we find out what it shall do.
+        run = self._run = Run(stdio=triple, trace=trace)
+        record["rootfs"] = request.rootfs = _rootfs(self.bundle, spec, request.rootfs_mounts)
         if record["own_config"]:
             store.write(directory, store.CONFIG, spec)
-        manager = self._make_cgroups(spec, cgroup_manager, directory)
-        request.tasks = manager.tasks_files()
+        manager = self._manager(spec, cgroup_manager)
+        tasks = manager.tasks_files()
+        request.tasks = len(tasks)
         request.cgroup = manager.directory()
         request.cgroup_paths = manager.paths
         user = (spec.get("process") or {}).get("user") or {}
         uid = user.get("uid", 0)
-        triple = (-1, -1, -1)
         if isinstance(stdio, Terminal):
             request.terminal, request.columns, request.rows = True, stdio.width, stdio.height
         else:
-            triple = stdio.triple()
             request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
-        plan = compile_spec(
-            request, self._host, home=_home(spec, uid, record["rootfs"], request.rootfs_mounts)
-        )
+        if request.cgroup:
+            # v2: the clone goes right into it.
+            self._make_cgroups(manager, directory)
+            manager.apply(for_cgroups(spec.get("linux") or {}))
+
+        def begin(plan: Plan) -> None:
+            listener = _listen(directory)
+            try:
+                handles = [listener.fileno(), *range(3, 3 + request.preserve_fds)]
+                run.extend(plan, handles, last=False)
+            finally:
+                listener.close()
+
+        home = _home(spec, uid, record["rootfs"], request.rootfs_mounts)
+        plan = compile_spec(request, self._host, home=home, begin=begin)
         self.plan = plan
         self.notes = record["notes"] = plan.notes
-        listener = _listen(directory)
-        try:
-            handles = [listener.fileno(), *range(3, 3 + request.preserve_fds)]
-            run = Run(plan, stdio=triple, handles=handles, trace=trace)
-        finally:
-            listener.close()
-        self._run = run
+        record["after_start"] = _after_start(plan)
+        run.extend(plan)
+        if not request.cgroup:
+            self._make_cgroups(manager, directory)
         for op in plan.ops:
-            if not isinstance(op, Await):
-                continue
-            run.until(op.name)
-            record["pid"] = run.pid
-            if op.name == IDS_MAPPED:
-                write_maps(run.pid, spec, self._host)
-                run.go()
-            elif op.name == compile_hooks.RUNTIME_HOOKS:
-                text = self.state_json(CREATING)
-                for kind in ("prestart", "createRuntime"):
-                    hooks.run(kind, compile_hooks.of(spec, kind), text)
-                run.go(text)
+            if isinstance(op, Await):
+                self._meet(op.name, run, tasks)
         self.console = run.handle_received
         run.handle_received = -1
-        record["start_time"] = store.start_time(run.pid)[1]
-        record["status"] = CREATED
-        record["after_start"] = _after_start(plan)
-        store.write(directory, store.STATE, record)
         run.keep()
         self.times = run.times
 
-    def _make_cgroups(self, spec: "dict[str, Any]", kind: str, directory: str) -> "Manager":
-        linux = spec.get("linux") or {}
+    def _meet(self, name: str, run: Run, tasks: "list[str]") -> None:
+        """What the creator does at a meeting point."""
+        spec = self.spec
+        if name == CGROUPS:
+            files: list[int] = []
+            try:
+                for path in tasks:
+                    files.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+                run.go(ahead=CGROUPS, handles=files)
+            finally:
+                for file in files:
+                    os.close(file)
+            # The limits are in force before the program is; the executor need not wait for them.
+            self.cgroups.apply(for_cgroups(spec.get("linux") or {}))
+            return
+        if not run.pid:
+            run.until_cloned()
+            self._record_process(run.pid)
+        run.until(name)
+        if name == IDS_MAPPED:
+            write_maps(run.pid, spec, self._host)
+            run.go()
+        elif name == compile_hooks.RUNTIME_HOOKS:
+            text = self.state_json(CREATING)
+            for kind in ("prestart", "createRuntime"):
+                hooks.run(kind, compile_hooks.of(spec, kind), text)
+            run.go(text)
+
+    def _record_process(self, pid: int) -> None:
+        """Write down the pid while its owner is still at work.
+
+        Who reads "created" too early loses nothing: a start waits in the socket's queue, and should the creator die
+        the process ends by itself and the container is stopped.
+        """
+        self._record["pid"] = pid
+        self._record["start_time"] = store.start_time(pid)[1]
+        self._record["status"] = CREATED
+        store.write(self.directory, store.STATE, self._record)
+
+    def _manager(self, spec: "dict[str, Any]", kind: str) -> "Manager":
         if kind == "none":
-            manager: Manager = cgroups.NoManager()
-            store.write(directory, store.STATE, self._record)
-            return manager
-        manager = cgroups.manager(self._host.cgroups, self.id, cgroup_path(linux.get("cgroupsPath") or ""))
+            return cgroups.NoManager()
+        path = (spec.get("linux") or {}).get("cgroupsPath") or ""
+        return cgroups.manager(self._host.cgroups, self.id, cgroup_path(path))
+
+    def _make_cgroups(self, manager: "Manager", directory: str) -> None:
+        """Write down which they are, then make them."""
         self._record["cgroups"] = manager.paths
         store.write(directory, store.STATE, self._record)
-        manager.create()
-        manager.apply(for_cgroups(linux))
-        return manager
+        if manager.paths:
+            manager.create()
 
     def _undo(self) -> None:
         """After a failed create: end what runs, remove what was made."""
@@ -344,7 +379,7 @@ class Container:
         request = Request(
             {"process": process, "linux": linux},
             id=self.id,
-            tasks=manager.tasks_files(),
+            tasks=len(manager.tasks_files()),
             cgroup=manager.directory(),
             preserve_fds=preserve_fds,
             cache=self.root + "/.seccomp",
@@ -362,11 +397,19 @@ class Container:
             namespaces_flags=flags,
             home=_home({"process": process}, uid, f"/proc/{self.pid}/root", ()),
         )
-        pidfd = self._pidfd()
+        handles = [self._pidfd()]
         try:
-            run = Run(plan, stdio=triple, handles=[pidfd, *range(3, 3 + preserve_fds)], trace=trace)
+            handles += [os.dup(fd) for fd in range(3, 3 + preserve_fds)]
+            handles += [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in manager.tasks_files()]
+            run = Run(stdio=triple, trace=trace)
+            try:
+                run.extend(plan, handles)
+            except BaseException:
+                run.abort()
+                raise
         finally:
-            os.close(pidfd)
+            for handle in handles:
+                os.close(handle)
         run.finish()
         self.times, self.plan = run.times, plan
         return Process(run.pid, run.handle_received)

@@ -1,7 +1,8 @@
 """Runs plans: spawns the native executor, sends it the plan, and follows it from one meeting point to the next.
 
-Lifecycle of a ``Run``: ``Run(plan, ...)`` spawns and sends; ``until(name)`` follows the reports up to a meeting
-point; ``go`` lets it pass; ``finish`` waits for the exec (the socket's end of file).
+Lifecycle of a ``Run``: ``Run(...)`` spawns an executor that waits for its plan; ``extend(plan)`` sends what the plan
+holds so far, and again what was added since; ``until(name)`` follows the reports up to a meeting point; ``go`` lets it pass, and may be said before it
+is reached; ``finish`` waits for the exec (the socket's end of file).
 The new process is a child of the calling process (clone3 with CLONE_PARENT) and its ``pid`` is known from the first
 meeting point on; the stage before it is reaped here.
 Any failure raises, after everything that was spawned has been ended and reaped.
@@ -12,7 +13,7 @@ and the host's file can never be reached through /proc/PID/exe and overwritten (
 
 import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socketpair
-from errno import EACCES, ECHILD, EINTR, EISDIR, ENOENT, EPIPE, errorcode
+from errno import EACCES, ECHILD, ECONNRESET, EINTR, EISDIR, ENOENT, EPIPE, errorcode
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from struct import pack
 
@@ -95,6 +96,29 @@ def _high(fd: int) -> int:
     return high
 
 
+def _spread(pid: int) -> None:
+    """Put a process that was just spawned on another CPU than ours, if it may run on one.
+
+    After vfork both are on the same CPU, and a kernel in a virtual machine does not take a long idle CPU for idle
+    (vcpu_is_preempted), so it would start only when we stop, 1.5 ms later, while half of the machine sleeps.
+    Its affinity is as before when this returns; that must be before it gets anything to do that it hands on.
+    """
+    cpus = os.sched_getaffinity(0)
+    if len(cpus) < 2:
+        return
+    fd = os.open("/proc/thread-self/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, 1024)
+    finally:
+        os.close(fd)
+    here = int(text[text.rindex(b")") + 2 :].split()[36])  # proc_pid_stat(5): field 39, processor
+    try:
+        os.sched_setaffinity(pid, cpus - {here})
+        os.sched_setaffinity(pid, cpus)
+    except OSError:
+        return  # its cpuset changed meanwhile: then the kernel has placed it itself
+
+
 class Run:
     """One plan being carried out; see the module for the lifecycle.
 
@@ -102,15 +126,12 @@ class Run:
     it. ``times`` are the steps' CLOCK_MONOTONIC nanoseconds when ``trace`` was asked for.
     """
 
-    def __init__(
-        self,
-        plan: "Plan",
-        *,
-        stdio: "tuple[int, int, int]" = (-1, -1, -1),
-        handles: "Sequence[int]" = (),
-        trace: bool = False,
-    ) -> None:
-        self.plan = plan
+    def __init__(self, *, stdio: "tuple[int, int, int]" = (-1, -1, -1), trace: bool = False) -> None:
+        self.plan: Plan | None = None
+        self._trace = trace
+        self._sent = 0
+        self._passed: set[str] = set()
+        self._arrived = -1
         self.pid = 0
         self.handle_received = -1
         self.times: list[int] = []
@@ -119,7 +140,6 @@ class Run:
         self._socket: socket | None = ours
         opened: list[int] = []
         try:
-            data = codec.encode(plan.ops, trace=trace)
             image = _memfd()
             opened.append(image)
             control = fcntl(theirs.fileno(), F_DUPFD_CLOEXEC, LOWEST)
@@ -138,7 +158,7 @@ class Run:
             self._stage = os.posix_spawn(f"/proc/self/fd/{image}", ["boxship-executor"], {}, file_actions=actions)
             theirs.close()
             os.close(opened.pop(1))
-            self._send_plan(data, handles)
+            _spread(self._stage)
         except BaseException:
             self.abort()
             raise
@@ -147,8 +167,12 @@ class Run:
             for fd in opened:
                 os.close(fd)
 
-    def _send_plan(self, data: bytes, handles: "Sequence[int]") -> None:
+    def extend(self, plan: "Plan", handles: "Sequence[int]" = (), *, last: bool = True) -> None:
+        """Send the operations that the plan holds beyond those sent before; ``handles`` go into slots 0 and on."""
         assert self._socket is not None
+        self.plan = plan
+        data = codec.encode(plan.ops[self._sent :], trace=self._trace, last=last)
+        self._sent = len(plan.ops)
         rights = [(SOL_SOCKET, SCM_RIGHTS, pack(f"{len(handles)}i", *handles))] if handles else []
         view = memoryview(data)
         try:
@@ -156,39 +180,80 @@ class Run:
             for at in range(PACKET, len(data), PACKET):
                 self._socket.sendall(view[at : at + PACKET])
         except OSError as error:
-            if error.errno != EPIPE:
+            if error.errno not in (EPIPE, ECONNRESET):
                 raise
-            self._reap_stage()
-            raise Unavailable(
-                "start the native executor: it ended before it read the plan",
-                remedy="is the memfd allowed to be executed (vm.memfd_noexec)?",
-            ) from error
+            self._gone(error)
+
+    def _gone(self, error: OSError) -> None:
+        """The executor closed its end while we were sending: raise what it reported before."""
+        while True:
+            kind, step, value = self._report()
+            if kind == codec.FAILED:
+                raise self._failed(step, value) from None
+            if kind == 0:
+                self.abort()
+                raise Unavailable(
+                    "run the native executor: it ended without a report",
+                    remedy="may a memfd be executed here (vm.memfd_noexec)?",
+                ) from error
 
     # ── Following ──
 
+    def until_cloned(self) -> None:
+        """Follow the plan until ``pid`` is known. Raises StepFailed, with everything ended, when a step fails."""
+        while not self.pid:
+            kind, step, value = self._report()
+            if kind == codec.FAILED:
+                raise self._failed(step, value)
+            if kind == codec.AWAITING:
+                self._arrived = step
+            if kind == 0:
+                self.abort()
+                raise Internal("the executor ended without a report")
+        self._reap_stage()
+
     def until(self, name: str) -> None:
-        """Follow the plan to the meeting point ``name``; afterwards ``pid`` is known.
+        """Follow the plan, whose ``pid`` is known, to the meeting point ``name``.
 
         Raises StepFailed, with everything ended, when a step before it fails.
         """
-        arrived = False
-        while not arrived or not self.pid:
-            kind, step, value = self._report()
+        while True:
+            if self._arrived >= 0:
+                kind, step, value, self._arrived = codec.AWAITING, self._arrived, 0, -1
+            else:
+                kind, step, value = self._report()
             if kind == codec.AWAITING:
-                op = self.plan.ops[step]
+                op = self._plan().ops[step]
+                if isinstance(op, Await) and op.name in self._passed:
+                    continue
                 if not isinstance(op, Await) or op.name != name:
                     self.abort()
                     raise Internal(f"the executor waits at step {step + 1}, not at {name!r}")
-                arrived = True
-            elif kind == codec.FAILED:
+                return
+            if kind == codec.FAILED:
                 raise self._failed(step, value)
-        if self._stage:
-            self._reap_stage()
+            if kind == 0:
+                self.abort()
+                raise Internal(f"the executor ended on its way to {name!r}, without a report")
 
-    def go(self, text: bytes = b"", *, verb: bytes = b"g") -> None:
-        """Let the plan pass its meeting point; ``text`` is for the hooks behind it."""
+    def go(
+        self, text: bytes = b"", *, verb: bytes = b"g", ahead: str = "", handles: "Sequence[int]" = ()
+    ) -> None:
+        """Let the plan pass its meeting point; ``text`` is for the hooks behind it.
+
+        ``ahead`` names the next meeting point when it was not reached yet: nobody waits for it then.
+        ``handles`` go into the slots that the meeting point names.
+        """
         assert self._socket is not None
-        self._socket.sendall(verb + text)
+        if ahead:
+            self._passed.add(ahead)
+        rights = [(SOL_SOCKET, SCM_RIGHTS, pack(f"{len(handles)}i", *handles))] if handles else []
+        try:
+            self._socket.sendmsg([verb + text], rights)
+        except OSError as error:
+            if error.errno not in (EPIPE, ECONNRESET):
+                raise
+            self._gone(error)
 
     def keep(self) -> None:
         """From now on the process stays at its meeting point even when we go away."""
@@ -212,7 +277,10 @@ class Run:
         """The next report as (kind, step, value); kind 0 is the end of file."""
         assert self._socket is not None
         while True:
-            data, ancillary, _, _ = self._socket.recvmsg(65536, 64)
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(65536, 64)
+            except ConnectionResetError:
+                continue  # said once, when it ended without reading all that we sent; its reports are still there
             if not data:
                 return 0, 0, 0
             kind, step, value = codec.REPORT.unpack_from(data)
@@ -235,8 +303,13 @@ class Run:
 
     # ── Ending ──
 
+    def _plan(self) -> "Plan":
+        if self.plan is None:
+            raise Internal("the executor reports on a plan that it was not given")
+        return self.plan
+
     def _failed(self, step: int, number: int) -> BoxshipError:
-        error = failure(self.plan, step, number)
+        error = failure(self._plan(), step, number)
         self.abort()
         return error
 

@@ -10,15 +10,21 @@ from .context import Context, Plan, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from boxship.libcontainer.host import Host
 
 __all__ = ["Context", "Plan", "Request", "compile_exec", "compile_spec"]
 
 
-def compile_spec(request: Request, host: "Host", *, home: str = "") -> Plan:
+def compile_spec(
+    request: Request, host: "Host", *, home: str = "", begin: "Callable[[Plan], None] | None" = None
+) -> Plan:
     """The plan that makes a container and, once told to, starts it.
 
     ``home`` is the user's home directory for HOME, when process.env has none.
+    ``begin`` is called with the plan up to the clone: the kernel needs about as long to make the namespaces as the
+    rest needs to compile, so a caller in a hurry has the executor start already.
     Raises InvalidArgument for a spec that cannot be carried out; what was adapted is in the plan's ``notes``.
     """
     c = Context(request, host)
@@ -27,7 +33,7 @@ def compile_spec(request: Request, host: "Host", *, home: str = "") -> Plan:
     # In the creator's namespaces: everything that has a path on the host.
     namespaces.begin(c)
     namespaces.oom_score(c)
-    namespaces.open_cgroups(c)
+    namespaces.open_cgroup(c)
     if c.privileged:
         rootfs.open_rootfs(c)
         mounts.open_bind_sources(c)
@@ -36,10 +42,11 @@ def compile_spec(request: Request, host: "Host", *, home: str = "") -> Plan:
     namespaces.time_offsets(c)
     namespaces.rlimits(c)
     namespaces.clone(c)
+    if begin:
+        begin(c.plan)
 
     # In the container's first process.
     namespaces.become_root(c)
-    namespaces.enter_cgroups(c)
     rootfs.private_mounts(c)
     if not c.privileged:
         rootfs.open_rootfs(c)
@@ -48,7 +55,8 @@ def compile_spec(request: Request, host: "Host", *, home: str = "") -> Plan:
     namespaces.network_up(c)
     hooks.meet_runtime_hooks(c)
     rootfs.attach_rootfs(c)
-    mounts.mounts(c)
+    mounts.mounts(c)  # before the first mount of cgroups: namespaces.enter_cgroups
+    namespaces.enter_cgroups(c)
     devices.devices(c)
     devices.terminal(c)
     process.make_cwd(c)
@@ -86,7 +94,7 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     process.check(c)
     namespaces.begin(c)
     namespaces.oom_score(c)
-    namespaces.open_cgroups(c)
+    namespaces.open_cgroup(c)
     namespaces.rlimits(c)
     namespaces.enter_container(c, namespaces_flags)
     process.session_keyring(c)

@@ -43,7 +43,8 @@ class Request:
     """All that a plan is made from, besides the host.
 
     ``rootfs`` is an absolute host path, used when ``rootfs_mounts`` is empty.
-    ``tasks`` are cgroup v1 tasks files to enter, ``cgroup`` the v2 directory to be cloned into, or "".
+    ``tasks`` is the number of cgroup v1 tasks files to write to, which the creator hands over open;
+    ``cgroup`` is the v2 directory to be cloned into, or "".
     ``cgroup_paths`` are the container's cgroup directories by controller.
     ``stdio_owners`` are descriptors 0 to 2 that shall belong to the process's user.
     ``preserve_fds`` counts descriptors that the creator sends with the plan, after the listening socket.
@@ -77,7 +78,7 @@ class Request:
         bundle: str = "",
         rootfs: str = "",
         rootfs_mounts: "Sequence[tuple[str, str, Sequence[str]]]" = (),
-        tasks: "Sequence[str]" = (),
+        tasks: int = 0,
         cgroup: str = "",
         cgroup_paths: "dict[str, str] | None" = None,
         terminal: bool = False,
@@ -139,6 +140,8 @@ class Context:
         self.listener = self.slot()
         self.preserved = self.slots
         self.slots += request.preserve_fds
+        self.tasks = self.slots  # the first of them
+        self.slots += request.tasks
         self.root = self.slot()
         self.scratch = self.slot()
         self.target = self.slot()
@@ -148,7 +151,7 @@ class Context:
         self.legacy_rootfs: list[tuple[int, str, str, list[str]]] = []
         self.bind_sources: dict[int, int] = {}
         self.device_sources: dict[str, int] = {}
-        self.tasks_slots: list[int] = []
+        self.entered_cgroups = False
         self.cgroup_slot = -1
         self.slave = -1
         self.dev = -1

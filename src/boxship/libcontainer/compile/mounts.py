@@ -10,11 +10,7 @@ from errno import EBADF, EEXIST, ENOENT, ENOTDIR
 from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
     CWD,
-    FsCreate,
-    FsFlag,
-    FsMount,
-    FsOpen,
-    FsString,
+    MakeMount,
     Mkdir,
     Mknod,
     MoveMount,
@@ -37,6 +33,7 @@ from boxship.linux.abi.mount import (
     OPEN_TREE_CLONE,
 )
 
+from . import namespaces
 from .context import Context, clean
 from .options import Options, parse
 
@@ -87,6 +84,7 @@ def mounts(c: Context) -> None:
         if index in c.bind_sources:
             _bind(c, mount, c.bind_sources[index], target, options)
         elif type in ("cgroup", "cgroup2"):
+            namespaces.enter_cgroups(c)
             _cgroup(c, target, options)
         else:
             c.purpose(f"mount {type or 'nothing'} on {destination}")
@@ -98,22 +96,19 @@ def mounts(c: Context) -> None:
 def _file_system(c: Context, type: str, source: str, target: str, options: Options) -> None:
     if options.copy_up:
         c.note(f"mount on /{target}: tmpcopyup is not carried out, the mount starts empty")
-    context = c.scratch
     c.make_directory(target)
-    c.add(FsOpen(context, type))
-    if source:
-        c.add(FsString(context, "source", source))
-    for key, value in options.data:
-        if value is None:
-            c.add(FsFlag(context, key))
-        else:
-            c.add(FsString(context, key, value))
-    c.add(FsCreate(context))
-    c.add(FsMount(c.tree, context, options.set | options.recursive_set))
+    c.add(MakeMount(c.tree, type, _pairs(source, options), options.set | options.recursive_set))
     c.open_in_root(c.target, target)
     c.add(MoveMount(c.tree, c.target, "", ONTO))
     _propagate(c, c.tree, options)
     c.covered(target)
+
+
+def _pairs(source: str, options: Options) -> "list[str]":
+    pairs = ["source", source] if source else []
+    for key, value in options.data:
+        pairs += (key, value or "")
+    return pairs
 
 
 def _propagate(c: Context, slot: int, options: Options) -> None:
@@ -161,9 +156,7 @@ def _cgroup(c: Context, target: str, options: Options) -> None:
     if layout.mode == "v2":
         c.make_directory(target)
         if own_namespace:
-            c.add(FsOpen(c.scratch, "cgroup2"))
-            c.add(FsCreate(c.scratch))
-            c.add(FsMount(c.tree, c.scratch, options.set))
+            c.add(MakeMount(c.tree, "cgroup2", ["source", "cgroup"], options.set))
         else:
             c.add(OpenTree(c.tree, CWD, c.request.cgroup or layout.unified, OPEN_TREE_CLONE))
             c.add(SetMountAttributes(c.tree, "", AT_EMPTY_PATH, options.set, options.clear))
@@ -185,14 +178,10 @@ def _cgroup(c: Context, target: str, options: Options) -> None:
         c.purpose(f"mount cgroup {','.join(controllers)} on /{target}/{name}")
         c.add(Mkdir(above, name, 0o755))
         if own_namespace:
-            c.add(FsOpen(c.scratch, "cgroup"))
+            pairs = ["source", "cgroup"]
             for controller in controllers:
-                if controller.startswith("name="):
-                    c.add(FsString(c.scratch, "name", controller[5:]))
-                else:
-                    c.add(FsFlag(c.scratch, controller))
-            c.add(FsCreate(c.scratch))
-            c.add(FsMount(c.tree, c.scratch, options.set))
+                pairs += ("name", controller[5:]) if controller.startswith("name=") else (controller, "")
+            c.add(MakeMount(c.tree, "cgroup", pairs, options.set))
         else:
             source = c.request.cgroup_paths.get(controllers[0], directory)
             c.add(OpenTree(c.tree, CWD, source, OPEN_TREE_CLONE))
@@ -242,8 +231,5 @@ def masked_paths(c: Context) -> None:
             c.add(OpenTree(c.tree, CWD, "/dev/null", OPEN_TREE_CLONE))
             c.add(MoveMount(c.tree, CWD, path, MOVE_MOUNT_F_EMPTY_PATH, tolerate=refused))
         if kind != "file":
-            c.add(FsOpen(c.scratch, "tmpfs"))
-            c.add(FsString(c.scratch, "nr_inodes", "1"))
-            c.add(FsCreate(c.scratch))
-            c.add(FsMount(c.tree, c.scratch, MOUNT_ATTR_RDONLY))
+            c.add(MakeMount(c.tree, "tmpfs", ["source", "tmpfs", "nr_inodes", "1"], MOUNT_ATTR_RDONLY))
             c.add(MoveMount(c.tree, CWD, path, MOVE_MOUNT_F_EMPTY_PATH, tolerate=(ENOENT, ENOTDIR)))

@@ -34,8 +34,7 @@ from boxship.linux.abi.process import (
 
 from .context import Context
 
-IDS_MAPPED = "ids-mapped"
-O_WRONLY = 1
+IDS_MAPPED, CGROUPS = "ids-mapped", "cgroups"
 
 
 def begin(c: Context) -> None:
@@ -92,16 +91,10 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def open_cgroups(c: Context) -> None:
-    """The container's tasks files (v1) or its directory (v2), by host paths."""
-    if not c.request.tasks and not c.request.cgroup:
-        return
-    c.purpose("open the container's cgroups")
-    for path in c.request.tasks:
-        slot = c.slot()
-        c.tasks_slots.append(slot)
-        c.add(Open(slot, CWD, path, O_WRONLY))
+def open_cgroup(c: Context) -> None:
+    """v2: the container's directory, for the clone that goes right into it."""
     if c.request.cgroup:
+        c.purpose("open the container's cgroup")
         c.cgroup_slot = c.slot()
         c.add(Open(c.cgroup_slot, CWD, c.request.cgroup, 0o200000))
 
@@ -163,17 +156,30 @@ def become_root(c: Context) -> None:
 
 
 def enter_cgroups(c: Context) -> None:
-    """Write 0 to each tasks file: a single thread moves itself without an RCU grace period.
+    """v1: write 0 to each tasks file; a single thread moves itself without an RCU grace period.
 
     Only then is the cgroup namespace made, so that its root is the container's cgroup (cgroup_namespaces(7)).
+    As late as it can be, right before the first mount of cgroups: the creator makes the groups meanwhile, and hands
+    the open files over (the kernel checks who opened them, so a user namespace is no obstacle).
     """
-    if c.tasks_slots:
-        c.purpose("enter the container's cgroups")
-        for slot in c.tasks_slots:
-            c.add(Write(slot, "0"))
+    if c.entered_cgroups:
+        return
+    c.entered_cgroups = True
+    _write_tasks(c, Await(CGROUPS, c.tasks))
     if "cgroup" in c.created:
         c.purpose("make the cgroup namespace")
         c.add(Unshare(CLONE_NEWCGROUP))
+
+
+def _write_tasks(c: Context, meet: "Await | None") -> None:
+    if not c.request.tasks:
+        return
+    if meet:
+        c.purpose("wait for the cgroups")
+        c.add(meet)
+    c.purpose("enter the container's cgroups")
+    for n in range(c.request.tasks):
+        c.add(Write(c.tasks + n, "0"))
 
 
 def enter_container(c: Context, flags: int) -> None:
@@ -183,10 +189,7 @@ def enter_container(c: Context, flags: int) -> None:
     c.purpose("make the process")
     c.add(Clone(0, c.cgroup_slot))
     c.add(SetSession())
-    if c.tasks_slots:
-        c.purpose("enter the container's cgroups")
-        for slot in c.tasks_slots:
-            c.add(Write(slot, "0"))
+    _write_tasks(c, None)
     if c.userns:
         c.purpose("become root of the user namespace")
         c.add(SetIds(0, 0))

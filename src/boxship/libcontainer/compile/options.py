@@ -41,8 +41,25 @@ class Options:
         self.data: list[tuple[str, str | None]] = []
 
 
+_parsed: "dict[tuple[str, ...], Options]" = {}
+_MOST = 256
+
+
 def parse(words: "Iterable[str]") -> Options:
-    """Sort the words; a later one wins over an earlier one that says the opposite."""
+    """Sort the words; a later one wins over an earlier one that says the opposite.
+
+    The answer is shared: the same few lists of words come with every container, and twice in each.
+    """
+    key = tuple(words)
+    options = _parsed.get(key)
+    if options is None:
+        if len(_parsed) >= _MOST:
+            _parsed.clear()
+        options = _parsed[key] = _parse(key)
+    return options
+
+
+def _parse(words: "tuple[str, ...]") -> Options:
     options = Options()
     for word in words:
         if word in ATTRIBUTES:

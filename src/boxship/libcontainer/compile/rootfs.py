@@ -10,11 +10,7 @@ from boxship.libcontainer.plan.ops import (
     ChDir,
     ChRoot,
     FchDir,
-    FsCreate,
-    FsFlag,
-    FsMount,
-    FsOpen,
-    FsString,
+    MakeMount,
     Mount,
     MoveMount,
     Open,
@@ -73,20 +69,14 @@ def _open_mount(c: Context, type: str, source: str, options: "list[str]") -> int
     if layers and not one_by_one and len(layers[0]) > LONGEST_VALUE:
         c.legacy_rootfs.append((slot, type, source, options))
         return slot
-    context = c.slot()
-    c.add(FsOpen(context, type))
-    if source:
-        c.add(FsString(context, "source", source))
+    pairs = ["source", source] if source else []
     for key, value in parsed.data:
         if key == "lowerdir" and one_by_one:
-            for layer in _split_layers(value):
-                c.add(FsString(context, "lowerdir+", layer))
-        elif value is None:
-            c.add(FsFlag(context, key))
+            for layer in _split_layers(value or ""):
+                pairs += ("lowerdir+", layer)
         else:
-            c.add(FsString(context, key, value))
-    c.add(FsCreate(context))
-    c.add(FsMount(slot, context, parsed.set))
+            pairs += (key, value or "")
+    c.add(MakeMount(slot, type, pairs, parsed.set))
     return slot
 
 

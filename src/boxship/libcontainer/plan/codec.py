@@ -1,11 +1,15 @@
 """Plans as bytes: a header, one fixed record for each operation, then the texts that the records point into.
 
+A plan may travel in segments, each encoded by itself; the last one is marked, and the executor works on the first
+while the rest is still being compiled.
+
 ``executor.c`` maps the same three structures (``struct header``, ``struct op``, ``struct report``).
 A field of type Text, Bytes or Texts is ``offset | length << 32`` into the plan; every text ends with a NUL that
 the length does not count, and equal texts are stored once.
 """
 
-from struct import Struct
+from _struct import Struct, pack
+from _struct import error as StructError
 
 from boxship.errors import InvalidArgument, PeerError
 
@@ -15,66 +19,75 @@ HEADER = Struct("<QIHH")  # fingerprint, size in bytes, number of operations, fl
 RECORD = Struct(f"<HHHH{MAX_FIELDS}q")  # number, two tolerated errnos, nothing, the fields
 REPORT = Struct("<IIq")  # kind, step (from 0), value
 
-FLAG_TRACE = 1
+FLAG_TRACE, FLAG_LAST = 1, 2
 
 FAILED, CLONED, AWAITING, HANDLE, TIMES, REFUSED = range(1, 7)
 
-_PADDING = tuple((0,) * n for n in range(MAX_FIELDS + 1))
 
+def encode(plan: "list[Op]", *, trace: bool = False, last: bool = True) -> bytes:
+    """The bytes of a plan, or of one segment of it. Raises InvalidArgument for a field that does not fit.
 
-def encode(plan: "list[Op]", *, trace: bool = False) -> bytes:
-    """The plan's bytes. Raises InvalidArgument for a text with a NUL or a number that does not fit."""
+    A record is eight 64-bit words, so all records are packed by one call: this runs for every container.
+    """
     offset = HEADER.size + RECORD.size * len(plan)
-    records = bytearray(offset)
-    texts: dict[bytes, int] = {}
+    words: list[int] = []
+    places: dict[object, int] = {}
     blob: list[bytes] = []
-    pack = RECORD.pack_into
-    at = HEADER.size
     for op in plan:
-        args = op.args
-        if op.BLOBS:
-            values = list(args)
-            for index in op.BLOBS:
+        tolerate = op.tolerate
+        if tolerate:
+            words.append(op.NUMBER | tolerate[0] << 16 | (tolerate[1] << 32 if len(tolerate) > 1 else 0))
+        else:
+            words.append(op.NUMBER)
+        blobs = op.BLOBS
+        if blobs:
+            values = list(op.args)
+            for index in blobs:
                 value = values[index]
-                if type(value) is str:
-                    data = value.encode("utf-8", "surrogateescape")
-                    if b"\0" in data:
-                        raise InvalidArgument(f"{op!r}: {op.FIELDS[index]} contains a NUL byte")
-                elif type(value) is bytes:
-                    data = value
-                else:
-                    data = _texts(op, index, value)
-                place = texts.get(data)
+                if type(value) is list:
+                    value = _texts(op, index, value)
+                place = places.get(value)
                 if place is None:
-                    texts[data] = place = offset | len(data) << 32
+                    data = value if type(value) is bytes else _text(op, index, value)
+                    places[value] = place = offset | len(data) << 32
                     blob.append(data)
                     offset += len(data) + 1
                 values[index] = place
-            args = values
-        tolerate = op.tolerate
-        count = len(tolerate)
-        try:
-            pack(
-                records,
-                at,
-                op.NUMBER,
-                tolerate[0] if count else 0,
-                tolerate[1] if count > 1 else 0,
-                0,
-                *args,
-                *_PADDING[MAX_FIELDS - len(args)],
-            )
-        except Exception as error:
-            raise InvalidArgument(f"{op!r}: a field does not fit the wire", cause=str(error)) from error
-        at += RECORD.size
+            words += values
+        else:
+            words += op.args
+        words += op.PADDING
     blob.append(b"")
-    HEADER.pack_into(records, 0, FINGERPRINT, offset, len(plan), FLAG_TRACE if trace else 0)
-    return bytes(records) + b"\0".join(blob)
+    header = HEADER.pack(FINGERPRINT, offset, len(plan), (FLAG_TRACE if trace else 0) | (FLAG_LAST if last else 0))
+    try:
+        records = pack(f"<{len(words)}q", *words)
+    except (StructError, TypeError) as error:
+        raise InvalidArgument(_misfit(plan), cause=str(error)) from error
+    return b"".join((header, records, b"\0".join(blob)))
+
+
+def _misfit(plan: "list[Op]") -> str:
+    """Which operation has the number that does not fit: only looked for once packing failed."""
+    for op in plan:
+        for kind, value in zip(op.WIRE, op.args, strict=True):
+            if kind in ("Int", "Flags", "Slot") and not (isinstance(value, int) and -(1 << 63) <= value < 1 << 63):
+                return f"{op!r}: {value!r} does not fit the wire"
+        if any(not 0 < number < 1 << 16 for number in op.tolerate) or len(op.tolerate) > 2:
+            return f"{op!r}: tolerates what is no errno"
+    return "the plan does not fit the wire"
+
+
+def _text(op: Op, index: int, value: object) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{op.NAME}: {op.FIELDS[index]} must be text, not {value!r}")
+    data = value.encode("utf-8", "surrogateescape")
+    if b"\0" in data:
+        raise InvalidArgument(f"{op!r}: {op.FIELDS[index]} contains a NUL byte")
+    return data
 
 
 def _texts(op: Op, index: int, value: object) -> bytes:
-    if not isinstance(value, (list, tuple)):
-        raise InvalidArgument(f"{op.NAME}: {op.FIELDS[index]} must be text, bytes or a list of texts")
+    assert isinstance(value, list)
     data = "\0".join(value).encode("utf-8", "surrogateescape")
     if data.count(0) != max(len(value) - 1, 0):
         raise InvalidArgument(f"{op.NAME}: a text of {op.FIELDS[index]} contains a NUL byte")

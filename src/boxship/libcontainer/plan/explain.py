@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 # (operation, errno): what to do about it.
 _REMEDIES = {
-    ("FsOpen", "ENODEV"): "this kernel has no such file system",
-    ("FsMount", "EPERM"): "a user namespace may mount proc and sysfs only where the host's are fully visible",
+    ("MakeMount", "ENODEV"): "this kernel has no such file system",
+    ("MakeMount", "EINVAL"): "the file system does not know one of the options, or refuses its value",
+    ("MakeMount", "EPERM"): "a user namespace may mount proc and sysfs only where the host's are fully visible",
     ("OpenTree", "ENOENT"): "the path does not exist on the host",
     ("OpenTree", "EACCES"): "this user may not reach that path",
     ("MoveMount", "ENOTDIR"): "source and destination must both be directories, or both files",
@@ -115,11 +116,7 @@ CALLS = {
     "Chmod": "fchmodat({dir}, {path}, {mode:o})",
     "Duplicate": "dup3({slot}, {number})",
     "MoveHandle": "{into} = {slot}",
-    "FsOpen": "{into} = fsopen({type})",
-    "FsString": "fsconfig({slot}, FSCONFIG_SET_STRING, {key}, {value})",
-    "FsFlag": "fsconfig({slot}, FSCONFIG_SET_FLAG, {key})",
-    "FsCreate": "fsconfig({slot}, FSCONFIG_CMD_CREATE)",
-    "FsMount": "{into} = fsmount({slot}, {attributes:attr})",
+    "MakeMount": "{into} = fsmount(fsopen({type}) with {options:pairs}, {attributes:attr})",
     "OpenTree": "{into} = open_tree({dir}, {path}, {flags:tree})",
     "MoveMount": 'move_mount({slot}, "", {dir}, {path}, {flags:move})',
     "SetMountAttributes": "mount_setattr({dir}, {path}, {flags:tree}, "
@@ -169,6 +166,9 @@ def _bits(kind: str, value: int) -> str:
 
 
 def _special(style: str, value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        pairs = zip(value[::2], value[1::2], strict=True)
+        return "[" + ", ".join(f"{key}={text}" if text else str(key) for key, text in pairs) + "]"
     if isinstance(value, bytes):
         if style == "groups":
             return str([int.from_bytes(value[i : i + 4], "little") for i in range(0, len(value), 4)])

@@ -63,6 +63,8 @@ class Op:
     WIRE: ClassVar[tuple[str, ...]]
     BLOBS: ClassVar[tuple[int, ...]]
     DEFAULTS: ClassVar[tuple[object, ...]]
+    PADDING: ClassVar[tuple[int, ...]]
+    COUNT: ClassVar[int]
 
     if not TYPE_CHECKING:
 
@@ -72,19 +74,25 @@ class Op:
             cls.WIRE = tuple(declared.values())
             cls.BLOBS = tuple(i for i, kind in enumerate(cls.WIRE) if kind in ("Text", "Bytes", "Texts"))
             cls.DEFAULTS = tuple(cls.__dict__[name] for name in declared if name in cls.__dict__)
-            for index, name in enumerate(declared):
-                setattr(cls, name, property(lambda self, index=index: self.args[index]))
+            for name in cls.FIELDS[len(cls.FIELDS) - len(cls.DEFAULTS) :]:
+                delattr(cls, name)  # else the default would hide the field: __getattr__
+            cls.COUNT = len(declared)
+            cls.PADDING = (0,) * (MAX_FIELDS - cls.COUNT)
             cls.NUMBER = len(OPS) + 1
             cls.NAME = cls.__name__
             OPS.append(cls)
 
         def __init__(self, *args: object, tolerate: tuple[int, ...] = (), **named: object) -> None:
-            self.tolerate = tolerate
-            if len(args) != len(self.FIELDS):
+            if named or len(args) != self.COUNT:
                 args = self._complete(args, named)
-            elif named:
-                raise TypeError(f"{self.NAME}: given twice: {', '.join(named)}")
             self.args = args
+            self.tolerate = tolerate
+
+        def __getattr__(self, name: str) -> object:
+            try:
+                return self.args[self.FIELDS.index(name)]
+            except ValueError:
+                raise AttributeError(f"{self.NAME} has no field {name}") from None
 
         def _complete(self, args: tuple[object, ...], named: dict[str, object]) -> tuple[object, ...]:
             values = list(args)
@@ -97,7 +105,7 @@ class Op:
                     values.append(self.DEFAULTS[index - first_default])
                 else:
                     raise TypeError(f"{self.NAME}: missing {name}")
-            if named or len(values) > len(self.FIELDS):
+            if named or len(values) > self.COUNT:
                 raise TypeError(f"{self.NAME}: unknown or too many arguments: {', '.join(named)}")
             return tuple(values)
 
@@ -374,39 +382,15 @@ class MoveHandle(Op):
 # ── Mounts ──
 
 
-class FsOpen(Op):
-    """fsopen(2)."""
+class MakeMount(Op):
+    """A detached mount of a new file system: fsopen(2), fsconfig(2) for each option, then create, fsmount(2).
+
+    ``options`` are pairs of key and value; an empty value is an option that has none.
+    """
 
     into: Slot
     type: Text
-
-
-class FsString(Op):
-    """fsconfig(FSCONFIG_SET_STRING)."""
-
-    slot: Slot
-    key: Text
-    value: Text
-
-
-class FsFlag(Op):
-    """fsconfig(FSCONFIG_SET_FLAG)."""
-
-    slot: Slot
-    key: Text
-
-
-class FsCreate(Op):
-    """fsconfig(FSCONFIG_CMD_CREATE)."""
-
-    slot: Slot
-
-
-class FsMount(Op):
-    """fsmount(2): a detached mount of a file system context."""
-
-    into: Slot
-    slot: Slot
+    options: Texts
     attributes: Flags = 0
 
 

@@ -30,7 +30,7 @@ def run(call: Call) -> int:
         id=id,
         bundle=bundle,
         rootfs=rootfs,
-        tasks=manager.tasks_files(),
+        tasks=len(manager.tasks_files()),
         cgroup=manager.directory(),
         cgroup_paths=manager.paths,
         terminal=bool(process.get("terminal")),
