@@ -81,7 +81,8 @@ def build(*, editable: bool) -> dict[str, str]:
     write_header()
     compile_program(NATIVE / "executor.c", PACKAGE / "_native" / "executor")
     options = [f'-DPACKAGE="{PACKAGE}"'] if editable else []
-    launcher = compile_program(NATIVE / "launcher.c", BUILD / ("editable" if editable else "wheel") / "launcher", *options)
+    kind = "editable" if editable else "wheel"
+    launcher = compile_program(NATIVE / "launcher.c", BUILD / kind / "launcher", *options)
     make_hello_image()
     scripts = {}
     for name in LAUNCHERS:

@@ -10,7 +10,7 @@ Everything here is synchronous, uses no threads, and may be called from a proces
 """
 
 import os
-from _signal import pidfd_send_signal
+from _signal import pidfd_send_signal  # type: ignore[import-not-found]  # signal imports enum
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 from errno import ECHILD, ECONNREFUSED, ENOENT, ESRCH
 from select import poll
@@ -217,8 +217,7 @@ class Container:
         if name == CGROUPS:
             files: list[int] = []
             try:
-                for path in tasks:
-                    files.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+                files += (os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in tasks)
                 run.go(ahead=CGROUPS, handles=files)
             finally:
                 for file in files:
@@ -334,7 +333,8 @@ class Container:
             connection.close()
 
     def _failed_after_start(self, step: int, number: int) -> BoxshipError:
-        total, steps = self._record.get("after_start") or (0, {})
+        recorded: tuple[int, dict[str, str]] = self._record.get("after_start") or (0, {})
+        total, steps = recorded
         name = os.strerror(number).lower()
         purpose = steps.get(str(step), "")
         return StepFailed(

@@ -1,8 +1,8 @@
 """Runs plans: spawns the native executor, sends it the plan, and follows it from one meeting point to the next.
 
 Lifecycle of a ``Run``: ``Run(...)`` spawns an executor that waits for its plan; ``extend(plan)`` sends what the plan
-holds so far, and again what was added since; ``until(name)`` follows the reports up to a meeting point; ``go`` lets it pass, and may be said before it
-is reached; ``finish`` waits for the exec (the socket's end of file).
+holds so far, and again what was added since; ``until(name)`` follows the reports up to a meeting point; ``go`` lets
+it pass, and may be said before it is reached; ``finish`` waits for the exec (the socket's end of file).
 The new process is a child of the calling process (clone3 with CLONE_PARENT) and its ``pid`` is known from the first
 meeting point on; the stage before it is reaped here.
 Any failure raises, after everything that was spawned has been ended and reaped.

@@ -23,7 +23,7 @@ class Stdio:
 
 
 class Terminal:
-    """Instead of Stdio: a pty from the container's own devpts, of this size in characters (0: the kernel's default)."""
+    """Instead of Stdio: a pty from the container's own devpts; its size in characters, 0 for the kernel's default."""
 
     __slots__ = ("height", "width")
 

@@ -45,7 +45,8 @@ def claim(root: str, id: str) -> str:
             os.makedirs(root, 0o711, exist_ok=True)
             return claim(root, id)
         if error.errno == EEXIST:
-            raise AlreadyExists(f"container {id!r} already exists", remedy="delete it, or choose another id") from error
+            remedy = "delete it, or choose another id"
+            raise AlreadyExists(f"container {id!r} already exists", remedy=remedy) from error
         raise
     return path
 
@@ -97,7 +98,8 @@ def remove(root: str, id: str) -> None:
 def ids(root: str) -> "list[str]":
     """The names that are taken under a root, sorted."""
     try:
-        return sorted(name for name in os.listdir(root) if _ALLOWED.issuperset(name) and os.path.isdir(f"{root}/{name}"))
+        names = [name for name in os.listdir(root) if _ALLOWED.issuperset(name) and not name.startswith(".")]
+        return sorted(name for name in names if os.path.isdir(f"{root}/{name}"))
     except FileNotFoundError:
         return []
 

@@ -8,8 +8,10 @@ from boxship.errors import InvalidArgument
 
 try:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
+
+    FAST = True
 except ImportError:  # another interpreter: the package has everything in Python
-    make_scanner = None  # type: ignore[assignment]
+    FAST = False
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def loads(text: "str | bytes", what: str = "JSON") -> "Any":
             text = text.decode()
         except UnicodeDecodeError as error:
             raise InvalidArgument(f"{what}: not UTF-8", cause=f"byte {error.start}") from error
-    if make_scanner is None:
+    if not FAST:
         import json
 
         try:
@@ -49,7 +51,7 @@ def loads(text: "str | bytes", what: str = "JSON") -> "Any":
     while start < len(text) and text[start] in _SPACE:
         start += 1
     try:
-        value, end = make_scanner(_Context)(text, start)
+        value, end = make_scanner(_Context)(text, start)  # type: ignore[arg-type]  # it reads attributes
     except StopIteration as error:
         raise InvalidArgument(f"{what}: invalid JSON", cause=_place(text, error.value)) from error
     except (ValueError, RecursionError) as error:
@@ -70,7 +72,7 @@ def _refuse(value: object) -> object:
 
 def dumps(value: object) -> str:
     """Compact JSON; raises TypeError for what JSON cannot say."""
-    if make_scanner is None:
+    if not FAST:
         import json
 
         return json.dumps(value, separators=(",", ":"))
@@ -86,5 +88,6 @@ def dumps_indented(value: object, indent: str = "  ", level: int = 0) -> str:
         return "{\n" + ",\n".join(members) + "\n" + indent * level + "}"
     if isinstance(value, (list, tuple)) and value:
         inner = indent * (level + 1)
-        return "[\n" + ",\n".join(inner + dumps_indented(v, indent, level + 1) for v in value) + "\n" + indent * level + "]"
+        items = ",\n".join(inner + dumps_indented(v, indent, level + 1) for v in value)
+        return "[\n" + items + "\n" + indent * level + "]"
     return dumps(value)

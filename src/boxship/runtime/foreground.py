@@ -5,12 +5,16 @@ no handler runs in between.
 """
 
 import os
-from _signal import SIG_BLOCK, SIG_DFL, pthread_sigmask, sigtimedwait
+from _signal import SIG_BLOCK, SIG_DFL, pthread_sigmask, sigtimedwait  # type: ignore[import-not-found]  # signal imports enum
 from _signal import signal as set_handler
-from errno import EAGAIN, EIO, EINTR
+from errno import EAGAIN, EINTR, EIO
 from select import POLLHUP, POLLIN, poll
 
 from boxship.libcontainer.process import exit_code
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SIGCHLD, SIGURG, SIGWINCH, SIGTTIN, SIGTTOU, SIGPIPE = 17, 23, 28, 21, 22, 13
 # Not to be passed on: the child's own end, what the kernel sends for its own reasons, and faults of ours.
@@ -124,7 +128,7 @@ def _copy_size(console: int) -> None:
         return  # our input is no terminal: there is no size to follow
 
 
-def _make_raw(fd: int) -> "object":
+def _make_raw(fd: int) -> "Callable[[], None]":
     """Put a terminal into raw mode; a function that undoes it (nothing is done when it is none)."""
     import termios
 

@@ -77,7 +77,8 @@ def send_console(path: str, console: int) -> None:
         name = os.readlink(f"/proc/self/fd/{console}").encode()
         connection.sendmsg([name], [(SOL_SOCKET, SCM_RIGHTS, console.to_bytes(4, "little"))])
     except OSError as error:
-        raise FailedPrecondition(f"send the terminal to --console-socket {path}", cause=error.strerror or "") from error
+        cause = error.strerror or str(error)
+        raise FailedPrecondition(f"send the terminal to --console-socket {path}", cause=cause) from error
     finally:
         connection.close()
         os.close(console)

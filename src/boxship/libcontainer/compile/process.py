@@ -5,7 +5,7 @@ The order matters: the working directory and the credentials first, the program 
 it, and the seccomp filter is loaded last, so that it need not allow what only the runtime does.
 """
 
-from errno import EBADF, EINVAL, EPERM, EROFS, ENOSYS
+from errno import EBADF, EINVAL, ENOSYS, EPERM, EROFS
 from struct import pack
 
 from boxship.errors import InvalidArgument

@@ -64,7 +64,7 @@ def _open_mount(c: Context, type: str, source: str, options: "list[str]") -> int
         if parsed.set or parsed.clear:
             c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH, parsed.set, parsed.clear))
         return slot
-    layers = [value for key, value in parsed.data if type == "overlay" and key == "lowerdir"]
+    layers = [value or "" for key, value in parsed.data if type == "overlay" and key == "lowerdir"]
     one_by_one = layers and c.host.kernel >= (6, 7)
     if layers and not one_by_one and len(layers[0]) > LONGEST_VALUE:
         c.legacy_rootfs.append((slot, type, source, options))

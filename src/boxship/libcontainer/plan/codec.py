@@ -9,7 +9,7 @@ the length does not count, and equal texts are stored once.
 """
 
 from _struct import Struct, pack
-from _struct import error as StructError
+from _struct import error as StructError  # type: ignore[attr-defined]  # typeshed lacks it
 
 from boxship.errors import InvalidArgument, PeerError
 

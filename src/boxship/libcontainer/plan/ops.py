@@ -23,21 +23,25 @@ from binascii import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, dataclass_transform
+    from typing import Any, ClassVar, TypeAlias, dataclass_transform
+
+    Slot: TypeAlias = int
+    Int: TypeAlias = int
+    Flags: TypeAlias = int
+    Text: TypeAlias = str
+    Bytes: TypeAlias = bytes
+    Texts: TypeAlias = list[str]
+
+    def _field(*, default: Any, kw_only: bool) -> Any: ...
+
+    # A type checker sees a frozen dataclass in each operation; at run time Op.__init_subclass__ does that for less.
+    @dataclass_transform(frozen_default=True, field_specifiers=(_field,))
+    class _Declared: ...
 else:
 
-    def dataclass_transform(**_: object):  # noqa: ANN201 - the runtime stand-in for a typing-only marker
-        return lambda cls: cls
+    class _Declared:
+        __slots__ = ()
 
-
-Slot = int
-Int = int
-Flags = int
-Text = str
-Bytes = bytes
-Texts = "list[str]"
-if TYPE_CHECKING:
-    Texts = list[str]  # type: ignore[misc,assignment]
 
 CWD = -100
 """AT_FDCWD: look up from the working directory, or by an absolute path."""
@@ -51,8 +55,7 @@ MAX_FIELDS = 7
 OPS: "list[type[Op]]" = []
 
 
-@dataclass_transform(frozen_default=True, eq_default=True)
-class Op:
+class Op(_Declared):
     """One operation; a subclass declares its fields as annotations, in wire order, with defaults."""
 
     __slots__ = ("args", "tolerate")
@@ -69,7 +72,7 @@ class Op:
     if not TYPE_CHECKING:
 
         def __init_subclass__(cls) -> None:
-            declared = cls.__dict__.get("__annotations__", {})
+            declared = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 - inspect would cost the cold path 10 ms
             cls.FIELDS = tuple(declared)
             cls.WIRE = tuple(declared.values())
             cls.BLOBS = tuple(i for i, kind in enumerate(cls.WIRE) if kind in ("Text", "Bytes", "Texts"))
@@ -111,13 +114,14 @@ class Op:
 
     else:
         args: ClassVar[tuple[Any, ...]]
-        tolerate: tuple[int, ...] = ()
+        tolerate: tuple[int, ...] = _field(default=(), kw_only=True)
 
     def __eq__(self, other: object) -> bool:
         return (
-            type(other) is type(self)
-            and self.args == other.args  # type: ignore[attr-defined]
-            and self.tolerate == other.tolerate  # type: ignore[attr-defined]
+            isinstance(other, Op)
+            and type(other) is type(self)
+            and self.args == other.args
+            and self.tolerate == other.tolerate
         )
 
     def __hash__(self) -> int:

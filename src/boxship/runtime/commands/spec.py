@@ -35,10 +35,10 @@ def default(*, rootless: bool = False) -> "dict[str, Any]":
         "readonlyPaths": list(READ_ONLY),
     }
     mounts: list[dict[str, Any]] = []
-    for destination, type, source, options in MOUNTS:
+    for destination, type, source, words in MOUNTS:
         mount: dict[str, Any] = {"destination": destination, "type": type, "source": source}
-        if options:
-            mount["options"] = options.split()
+        if words:
+            mount["options"] = words.split()
         mounts.append(mount)
     if rootless:
         # A user's own namespace: no network of its own (nobody could connect it), /sys bound from the host.
@@ -60,7 +60,7 @@ def default(*, rootless: bool = False) -> "dict[str, Any]":
             "args": ["sh"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             "cwd": "/",
-            "capabilities": {kind: CAPABILITIES for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             "noNewPrivileges": True,
         },
