@@ -15,6 +15,7 @@ from boxship.containerd.content import ContentService
 from boxship.containerd.diff import DiffService
 from boxship.containerd.events import EventsService, Exchange, ShimEvents
 from boxship.containerd.gc import Collector
+from boxship.containerd.grpc_server import serve
 from boxship.containerd.images import ImagesService
 from boxship.containerd.introspection import IntrospectionService, VersionService
 from boxship.containerd.leases import LeasesService
@@ -113,9 +114,5 @@ async def open_services(
 
         await shims.adopt(known)
         if address is not None:
-            from boxship.containerd.grpc_server import GrpcServer  # grpcio takes 35 ms to import
-
-            server = GrpcServer(services, grpc_path, group=group)
-            await server.start()
-            stack.push_async_callback(server.close)
+            await stack.enter_async_context(serve(services, grpc_path, group=group))
         yield services

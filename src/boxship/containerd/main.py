@@ -91,7 +91,6 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         logging.basicConfig(
             level=_LEVELS[parsed.log_level], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        logging.getLogger("grpc").setLevel(logging.WARNING)  # at debug it logs every call several times
         asyncio.run(serve(parsed))
     except BoxshipError as error:
         print(f"boxship-containerd: {error}", file=sys.stderr)
