@@ -85,13 +85,21 @@ def one_round(peer: Peer) -> float:
     """Seconds from the first `ctr run -d` to the last one's return; the containers are removed afterwards."""
     names = [f"bench-{number}" for number in range(CONTAINERS)]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        start = time.monotonic()
-        list(pool.map(peer.run, names))
-        took = time.monotonic() - start
-        running = peer.ctr("tasks", "ls").count("RUNNING")
-        assert running == CONTAINERS, f"{peer.name}: only {running} of {CONTAINERS} run"
-        list(pool.map(lambda name: peer.ctr("tasks", "rm", "-f", name), names))
-        list(pool.map(lambda name: peer.ctr("containers", "rm", name), names))
+        try:
+            start = time.monotonic()
+            list(pool.map(peer.run, names))
+            took = time.monotonic() - start
+            running = peer.ctr("tasks", "ls").count("RUNNING")
+            assert running == CONTAINERS, f"{peer.name}: only {running} of {CONTAINERS} run"
+        finally:
+            tasks = peer.ctr("tasks", "ls", "-q").split()
+            list(pool.map(lambda name: peer.ctr("tasks", "rm", "-f", name), tasks))
+            list(
+                pool.map(
+                    lambda name: peer.ctr("containers", "rm", name),
+                    peer.ctr("containers", "ls", "-q").split(),
+                )
+            )
     return took
 
 
@@ -103,7 +111,11 @@ def main() -> int:
         image_archive(archive)
         peers = []
         for name, program, runtime in (
-            ("boxship-containerd", [sys.executable, "-m", "boxship.containerd.main"], "io.containerd.boxship.v2"),
+            (
+                "boxship-containerd",
+                [sys.executable, "-m", "boxship.containerd.main"],
+                "io.containerd.boxship.v2",
+            ),
             ("containerd", ["containerd"], "io.containerd.runc.v2"),
         ):
             home = os.path.join(scratch, name[:4])
