@@ -152,7 +152,8 @@ class Containerd:
         return next(int(words[1]) for words in lines if words[0] == id)
 
     def shim_pid(self, id: str) -> int:
-        return int((self.root / f"state/io.containerd.runtime.v2.task/default/{id}/shim.pid").read_text())
+        """The process that is the parent of the container's init."""
+        return int(Path(f"/proc/{self.pid(id)}/stat").read_text().rpartition(")")[2].split()[1])
 
     def remove(self, id: str) -> None:
         self.try_ctr("task", "kill", "-s", "9", id)

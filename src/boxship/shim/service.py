@@ -65,6 +65,7 @@ from ..ttrpc.server import PendingCall
 from . import bundle as bundle_files
 from .logs import JsonFile
 from .process import Stdio, TaskProcess
+from .runtime import exit_code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +88,6 @@ class Task:
         self.execs: dict[str, TaskProcess] = {}
         self.log = log
         self.container: RunningContainer | None = None
-        self.own_pid_namespace = True
 
     def processes(self) -> "list[TaskProcess]":
         """Exec'd ones first: their exits are told before init's."""
@@ -136,7 +136,6 @@ class TaskService:
             )
             task.init.handle = task.container
             task.init.pid = task.container.pid
-            task.own_pid_namespace = _has_own_pid_namespace(task.container.spec)
             stdio.attach(task.container.console)
             bundle_files.write(task.bundle, "init.pid", str(task.init.pid).encode())
         except BaseException:
@@ -166,7 +165,7 @@ class TaskService:
             try:
                 container.start()
             except BoxshipError as error:
-                self._end_unstarted(task, getattr(error, "exit_code", 1))
+                self._end_unstarted(task, exit_code_of(error))
                 raise
             process.becomes("started")
             self._publisher.publish(TaskStart(container_id=task.id, pid=process.pid))
@@ -351,10 +350,11 @@ class TaskService:
         code = os.waitstatus_to_exitcode(status)
         process.exit_status = code if code >= 0 else 128 - code
         process.exited_at = time_ns()
-        if process is task.init and not task.own_pid_namespace and task.container is not None:
+        container = task.container
+        if process is task.init and container is not None and not container.own_pid_namespace:
             # Nothing else ends what init started when they share a pid namespace with others.
             try:
-                task.container.kill(SIGKILL, all=True)
+                container.kill(SIGKILL, all=True)
             except BoxshipError:
                 pass  # they had ended by themselves
         process.stdio.drain()
@@ -474,9 +474,3 @@ def _json(packed: Any, what: str) -> "dict[str, Anything]":
     if not isinstance(value, dict):
         raise InvalidArgument(f"the {what} is not a JSON object")
     return value
-
-
-def _has_own_pid_namespace(spec: "dict[str, Anything]") -> bool:
-    """Whether the container gets a new pid namespace; then the kernel ends all of it with init."""
-    namespaces = (spec.get("linux") or {}).get("namespaces") or []
-    return any(item.get("type") == "pid" and not item.get("path") for item in namespaces)
