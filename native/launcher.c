@@ -84,9 +84,19 @@ static int find(const char *bin, const char *name) {
     }
 }
 
-/* Only an imported module is cached as bytecode: so a line of code imports it, rather than a file being run. */
+/* src/boxship/coldstart.py says why it is not simply imported. The verb is the first word that is no flag; the first
+ * object in the file is the code of a function (the file's content, program, arguments). */
 #define START(module) \
-    "import sys;sys.path.insert(0,sys.argv.pop(1));from " module " import main;sys.exit(main(sys.argv[1:]))"
+    "import sys,marshal\n" \
+    "r=sys.argv.pop(1);a=sys.argv[1:];sys.path.insert(0,r);m='" module "'\n" \
+    "v=next((w for w in a if w.isalpha()),'')\n" \
+    "p=r+'/boxship/__pycache__/cold-'+m+'-'+v+'.'+sys.implementation.cache_tag\n" \
+    "try:\n" \
+    " f=open(p,'rb');c=marshal.loads(f.read());f.close()\n" \
+    "except Exception:c=0\n" \
+    "if c:type(lambda:0)(c[0],{'__builtins__':__builtins__})(c,m,a)\n" \
+    "from boxship.coldstart import start\n" \
+    "sys.exit(start(r,m,a,p))"
 
 __attribute__((used, noreturn)) static void start(i64 *stack) {
     i64 argc = stack[0];
@@ -116,11 +126,13 @@ __attribute__((used, noreturn)) static void start(i64 *stack) {
         append(python, "/usr/bin/python3");
     }
     {
-        char *args[argc + 7];
+        char *args[argc + 9];
         i64 n = 0;
         args[n++] = python;
         args[n++] = "-I";
         args[n++] = "-S";
+        args[n++] = "-X";
+        args[n++] = "no_debug_ranges"; /* smaller code to load; tracebacks keep their line numbers */
         args[n++] = "-c";
         args[n++] = code;
         args[n++] = entry; /* the directory that the package is in; the code takes it out of sys.argv again */

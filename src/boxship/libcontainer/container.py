@@ -13,11 +13,10 @@ import os
 from _signal import pidfd_send_signal  # type: ignore[import-not-found]  # signal imports enum
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 from errno import ECHILD, ECONNREFUSED, ENOENT, ESRCH
-from select import poll
 from time import gmtime, monotonic, sleep, strftime, time
 
 from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, NotFound, StepFailed, Unavailable
-from boxship.libcontainer import cgroups, hooks
+from boxship.libcontainer import cgroups
 from boxship.libcontainer import state as store
 from boxship.linux.abi.process import NAMESPACES, SIGKILL
 from boxship.oci import cold_json
@@ -216,6 +215,10 @@ class Container:
         spec = self.spec
         if name == CGROUPS:
             files: list[int] = []
+            resources = for_cgroups(spec.get("linux") or {})
+            # Device rules start with "deny all", so they must be complete before the executor makes nodes.
+            manager = self.cgroups
+            manager.apply({"devices": resources.pop("devices")})
             try:
                 files += (os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in tasks)
                 run.go(ahead=CGROUPS, handles=files)
@@ -223,7 +226,7 @@ class Container:
                 for file in files:
                     os.close(file)
             # The limits are in force before the program is; the executor need not wait for them.
-            self.cgroups.apply(for_cgroups(spec.get("linux") or {}))
+            manager.apply(resources)
             return
         if not run.pid:
             run.until_cloned()
@@ -235,7 +238,7 @@ class Container:
         elif name == compile_hooks.RUNTIME_HOOKS:
             text = self.state_json(CREATING)
             for kind in ("prestart", "createRuntime"):
-                hooks.run(kind, compile_hooks.of(spec, kind), text)
+                _run_hooks(kind, spec.get("hooks") or {}, text)
             run.go(text)
 
     def _record_process(self, pid: int) -> None:
@@ -297,9 +300,7 @@ class Container:
         except FileNotFoundError:
             pass  # deleted meanwhile
         self._record["status"] = RUNNING
-        poststart = compile_hooks.of({"hooks": self._record.get("hooks")}, "poststart")
-        if poststart:
-            hooks.run("poststart", poststart, self.state_json(RUNNING))
+        _run_hooks("poststart", self._record.get("hooks") or {}, self.state_json(RUNNING))
 
     def _start_from_outside(self) -> None:
         """Start a container that another process created: through its socket."""
@@ -537,10 +538,8 @@ class Container:
                 raise Unavailable(f"delete container {self.id!r}: its processes do not end", remedy="state D?")
             sleep(0.001)
         manager.delete()
-        poststop = compile_hooks.of({"hooks": self._record.get("hooks")}, "poststop")
         store.remove(self.root, self.id)
-        if poststop:
-            hooks.run("poststop", poststop, self.state_json(STOPPED))
+        _run_hooks("poststop", self._record.get("hooks") or {}, self.state_json(STOPPED))
 
     def _creator_lives(self) -> bool:
         return False
@@ -555,9 +554,7 @@ class Container:
             pidfd_send_signal(pidfd, SIGKILL)
             if self.cgroups.paths and self.cgroups.frozen():
                 self.cgroups.thaw()
-            poller = poll()
-            poller.register(pidfd, 1)
-            if not poller.poll(10_000):
+            if not _wait_for_end(pidfd, 10_000):
                 raise Unavailable(f"delete container {self.id!r}: its init does not end", remedy="state D?")
         except ProcessLookupError:
             return
@@ -589,6 +586,22 @@ class Container:
 
 
 _host = host
+
+
+def _run_hooks(kind: str, record_hooks: "dict[str, Any]", text: bytes) -> None:
+    found = compile_hooks.of({"hooks": record_hooks}, kind)
+    if found:
+        from boxship.libcontainer import hooks
+
+        hooks.run(kind, found, text)
+
+
+def _wait_for_end(pidfd: int, milliseconds: int) -> bool:
+    from select import poll
+
+    poller = poll()
+    poller.register(pidfd, 1)
+    return bool(poller.poll(milliseconds))
 
 
 def read_spec(bundle: str) -> "dict[str, Any]":

@@ -20,7 +20,6 @@ from struct import pack
 from boxship.errors import BoxshipError, Internal, StepFailed, Unavailable
 
 from .plan import codec
-from .plan.explain import remedy
 from .plan.ops import Await, FindProgram
 
 TYPE_CHECKING = False
@@ -369,6 +368,8 @@ def failure(plan: "Plan", step: int, number: int) -> BoxshipError:
     op = plan.ops[step]
     total = len(plan.ops)
     name = errorcode.get(number, str(number))
+    from .plan.explain import remedy  # only now: a plan that does not fail needs no explanation
+
     if isinstance(op, FindProgram):
         return command_failed(plan, step, number)
     return StepFailed(

@@ -22,15 +22,13 @@ class Host:
     """
 
     __slots__ = (
-        "apparmor",
+        "_limits",
+        "_modules",
         "capabilities",
         "cgroups",
-        "in_initial_userns",
         "kernel",
         "last_capability",
-        "limits",
         "oom_score_adj",
-        "selinux",
         "user",
     )
 
@@ -44,20 +42,38 @@ class Host:
         cgroups: "Layout",
         limits: "dict[int, int] | None" = None,
         oom_score_adj: int = 0,
-        in_initial_userns: bool = True,
-        apparmor: bool = False,
-        selinux: bool = False,
+        modules: "tuple[bool, bool] | None" = None,
     ) -> None:
         self.kernel = kernel
         self.last_capability = last_capability
         self.capabilities = capabilities
         self.user = user
         self.cgroups = cgroups
-        self.limits = limits or {}
+        self._limits = limits
         self.oom_score_adj = oom_score_adj
-        self.in_initial_userns = in_initial_userns
-        self.apparmor = apparmor
-        self.selinux = selinux
+        self._modules = modules
+
+    # Few containers ask for these: they are looked up when one does.
+
+    @property
+    def limits(self) -> "dict[int, int]":
+        if self._limits is None:
+            self._limits = _limits()
+        return self._limits
+
+    @property
+    def apparmor(self) -> bool:
+        return self._security_modules()[0]
+
+    @property
+    def selinux(self) -> bool:
+        return self._security_modules()[1]
+
+    def _security_modules(self) -> "tuple[bool, bool]":
+        if self._modules is None:
+            apparmor = _read("/sys/module/apparmor/parameters/enabled", "N").startswith("Y")
+            self._modules = (apparmor, os.path.exists("/sys/fs/selinux/enforce"))
+        return self._modules
 
     def may(self, capability: int) -> bool:
         """Whether this process has the capability."""
@@ -74,8 +90,11 @@ class Host:
 
 def _read(path: str, default: str) -> str:
     try:
-        with open(path) as f:
-            return f.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 65536).decode()
+        finally:
+            os.close(fd)
     except OSError:
         return default  # a kernel without that file: the caller's default says what follows
 
@@ -103,18 +122,13 @@ def detect() -> Host:
     for line in _read("/proc/self/status", "").splitlines():
         if line.startswith("CapEff:"):
             capabilities = int(line[7:], 16)
-    identity = _read("/proc/self/uid_map", "").split()
     return Host(
         kernel=(int(major), int(minor) if minor.isdigit() else 0),
         last_capability=int(_read("/proc/sys/kernel/cap_last_cap", "40")),
         capabilities=capabilities,
         user=os.geteuid(),
         cgroups=cgroups.detect(),
-        limits=_limits(),
         oom_score_adj=int(_read("/proc/self/oom_score_adj", "0")),
-        in_initial_userns=identity == ["0", "0", "4294967295"],
-        apparmor=_read("/sys/module/apparmor/parameters/enabled", "N").startswith("Y"),
-        selinux=os.path.exists("/sys/fs/selinux/enforce"),
     )
 
 

@@ -23,9 +23,9 @@ _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 
 def check_id(id: str) -> None:
     """Raise InvalidArgument for a name that cannot be a directory's."""
-    if not id or len(id) > 1024 or not _ALLOWED.issuperset(id) or id in (".", ".."):
+    if not id or len(id) > 1024 or not _ALLOWED.issuperset(id) or id[0] == ".":
         raise InvalidArgument(
-            f"invalid container id {id!r}", remedy="use letters, digits, and any of _ + - . after the first"
+            f"invalid container id {id!r}", remedy="use letters, digits, and any of _ + - . (but not . first)"
         )
 
 

@@ -8,7 +8,6 @@ import os
 from _signal import SIG_BLOCK, SIG_DFL, pthread_sigmask, sigtimedwait  # type: ignore[import-not-found]  # signal imports enum
 from _signal import signal as set_handler
 from errno import EAGAIN, EINTR, EIO
-from select import POLLHUP, POLLIN, poll
 
 from boxship.libcontainer.process import exit_code
 
@@ -61,6 +60,8 @@ class Foreground:
 
     def _with_terminal(self, pid: int, console: int) -> int:
         """Copy between our terminal and the process's, ours being raw meanwhile."""
+        from select import POLLHUP, POLLIN, poll
+
         restore = _make_raw(0)
         pidfd = os.pidfd_open(pid)
         try:

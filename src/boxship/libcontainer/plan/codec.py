@@ -34,14 +34,14 @@ def encode(plan: "list[Op]", *, trace: bool = False, last: bool = True) -> bytes
     places: dict[object, int] = {}
     blob: list[bytes] = []
     for op in plan:
-        tolerate = op.tolerate
+        kind, args, tolerate = op
         if tolerate:
-            words.append(op.NUMBER | tolerate[0] << 16 | (tolerate[1] << 32 if len(tolerate) > 1 else 0))
+            words.append(kind.NUMBER | tolerate[0] << 16 | (tolerate[1] << 32 if len(tolerate) > 1 else 0))
         else:
-            words.append(op.NUMBER)
-        blobs = op.BLOBS
+            words.append(kind.NUMBER)
+        blobs = kind.BLOBS
         if blobs:
-            values = list(op.args)
+            values = list(args)
             for index in blobs:
                 value = values[index]
                 if type(value) is list:
@@ -55,8 +55,8 @@ def encode(plan: "list[Op]", *, trace: bool = False, last: bool = True) -> bytes
                 values[index] = place
             words += values
         else:
-            words += op.args
-        words += op.PADDING
+            words += args
+        words += kind.PADDING
     blob.append(b"")
     header = HEADER.pack(FINGERPRINT, offset, len(plan), (FLAG_TRACE if trace else 0) | (FLAG_LAST if last else 0))
     try:

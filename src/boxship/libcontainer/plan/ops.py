@@ -19,10 +19,9 @@ The cold path imports this module: it needs no dataclasses, no enum, no typing.
 
 from __future__ import annotations
 
-from binascii import crc32
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, ClassVar, TypeAlias, dataclass_transform
 
     Slot: TypeAlias = int
@@ -34,13 +33,8 @@ if TYPE_CHECKING:
 
     def _field(*, default: Any, kw_only: bool) -> Any: ...
 
-    # A type checker sees a frozen dataclass in each operation; at run time Op.__init_subclass__ does that for less.
     @dataclass_transform(frozen_default=True, field_specifiers=(_field,))
     class _Declared: ...
-else:
-
-    class _Declared:
-        __slots__ = ()
 
 
 CWD = -100
@@ -52,55 +46,91 @@ STDIO = (-10, -11, -12)
 MAX_SLOTS = 512
 MAX_FIELDS = 7
 
-OPS: "list[type[Op]]" = []
+if TYPE_CHECKING:
+    # A type checker sees a frozen dataclass in each operation ...
 
+    class Op(_Declared):
+        """One operation; a subclass declares its fields as annotations, in wire order, with defaults."""
 
-class Op(_Declared):
-    """One operation; a subclass declares its fields as annotations, in wire order, with defaults."""
+        NUMBER: ClassVar[int]
+        NAME: ClassVar[str]
+        FIELDS: ClassVar[tuple[str, ...]]
+        WIRE: ClassVar[tuple[str, ...]]
+        kind: ClassVar[Kind]
+        args: ClassVar[tuple[Any, ...]]
+        tolerate: tuple[int, ...] = _field(default=(), kw_only=True)
 
-    __slots__ = ("args", "tolerate")
+        def __iter__(self) -> Iterator[Any]: ...
 
-    NUMBER: ClassVar[int]
-    NAME: ClassVar[str]
-    FIELDS: ClassVar[tuple[str, ...]]
-    WIRE: ClassVar[tuple[str, ...]]
-    BLOBS: ClassVar[tuple[int, ...]]
-    DEFAULTS: ClassVar[tuple[object, ...]]
-    PADDING: ClassVar[tuple[int, ...]]
-    COUNT: ClassVar[int]
+    class Kind:
+        NUMBER: int
+        NAME: str
+        FIELDS: tuple[str, ...]
+        WIRE: tuple[str, ...]
+        BLOBS: tuple[int, ...]
+        PADDING: tuple[int, ...]
+        __doc__: str
 
-    if not TYPE_CHECKING:
+        def __call__(self, *args: Any, tolerate: tuple[int, ...] = ()) -> Op: ...
 
-        def __init_subclass__(cls) -> None:
-            declared = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 - inspect would cost the cold path 10 ms
-            cls.FIELDS = tuple(declared)
-            cls.WIRE = tuple(declared.values())
-            cls.BLOBS = tuple(i for i, kind in enumerate(cls.WIRE) if kind in ("Text", "Bytes", "Texts"))
-            cls.DEFAULTS = tuple(cls.__dict__[name] for name in declared if name in cls.__dict__)
-            for name in cls.FIELDS[len(cls.FIELDS) - len(cls.DEFAULTS) :]:
-                delattr(cls, name)  # else the default would hide the field: __getattr__
-            cls.COUNT = len(declared)
-            cls.PADDING = (0,) * (MAX_FIELDS - cls.COUNT)
-            cls.NUMBER = len(OPS) + 1
-            cls.NAME = cls.__name__
-            OPS.append(cls)
+    OPS: list[Kind] = []
+else:
+    # ... and at run time each is a ``Kind`` and its uses are tuples: sixty classes would cost the cold path 3 ms,
+    # and a plan is made for every container.
+    OPS = []
 
-        def __init__(self, *args: object, tolerate: tuple[int, ...] = (), **named: object) -> None:
+    class _Op(tuple):
+        """One operation: (kind, args, tolerate), with its fields as attributes."""
+
+        __slots__ = ()
+        kind = property(lambda self: self[0])
+        args = property(lambda self: self[1])
+        tolerate = property(lambda self: self[2])
+
+        def __getattr__(self, name):
+            kind = self[0]
+            if name in kind.FIELDS:
+                return self[1][kind.FIELDS.index(name)]
+            return getattr(kind, name)
+
+        def __repr__(self):
+            kind, args, tolerate = self
+            text = ", ".join(f"{name}={value!r}" for name, value in zip(kind.FIELDS, args, strict=True))
+            return f"{kind.NAME}({text}{f', tolerate={tolerate!r}' if tolerate else ''})"
+
+    class Kind:
+        """What a ``class Name(Op)`` statement makes: Op is an instance of Kind, so Kind is asked to make its "subclass".
+
+        Calling it makes an operation.
+        """
+
+        def __init__(self, name, bases, body):
+            declared = body.get("__annotations__", {})
+            self.NAME = name
+            self.__doc__ = body.get("__doc__")
+            self.FIELDS = tuple(declared)
+            self.WIRE = tuple(declared.values())
+            self.BLOBS = tuple([i for i, kind in enumerate(self.WIRE) if kind[0] in "TB"])  # Text, Texts, Bytes
+            self.DEFAULTS = tuple([body[field] for field in declared if field in body])
+            self.COUNT = len(declared)
+            self.PADDING = (0,) * (MAX_FIELDS - self.COUNT)
+            self.NUMBER = 0
+            if bases:
+                OPS.append(self)
+                self.NUMBER = len(OPS)
+
+        def __call__(self, *args, tolerate=(), **named):
             if named or len(args) != self.COUNT:
                 args = self._complete(args, named)
-            self.args = args
-            self.tolerate = tolerate
+            return _Op((self, args, tolerate))
 
-        def __getattr__(self, name: str) -> object:
-            try:
-                return self.args[self.FIELDS.index(name)]
-            except ValueError:
-                raise AttributeError(f"{self.NAME} has no field {name}") from None
+        def __instancecheck__(self, op):
+            return type(op) is _Op and (op[0] is self or self.NUMBER == 0)
 
-        def _complete(self, args: tuple[object, ...], named: dict[str, object]) -> tuple[object, ...]:
+        def _complete(self, args, named):
             values = list(args)
-            first_default = len(self.FIELDS) - len(self.DEFAULTS)
-            for index in range(len(args), len(self.FIELDS)):
+            first_default = self.COUNT - len(self.DEFAULTS)
+            for index in range(len(args), self.COUNT):
                 name = self.FIELDS[index]
                 if name in named:
                     values.append(named.pop(name))
@@ -112,26 +142,7 @@ class Op(_Declared):
                 raise TypeError(f"{self.NAME}: unknown or too many arguments: {', '.join(named)}")
             return tuple(values)
 
-    else:
-        args: ClassVar[tuple[Any, ...]]
-        tolerate: tuple[int, ...] = _field(default=(), kw_only=True)
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Op)
-            and type(other) is type(self)
-            and self.args == other.args
-            and self.tolerate == other.tolerate
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.NUMBER, self.tolerate))
-
-    def __repr__(self) -> str:
-        text = ", ".join(f"{name}={value!r}" for name, value in zip(self.FIELDS, self.args, strict=True))
-        if self.tolerate:
-            text += f", tolerate={self.tolerate!r}"
-        return f"{self.NAME}({text})"
+    Op = Kind("Op", (), {})
 
 
 # ── The process itself ──
@@ -567,10 +578,5 @@ def declaration() -> str:
     )
 
 
-def _fingerprint() -> int:
-    """64 bits of the declaration: two CRCs, because hashlib would cost the cold path a millisecond."""
-    text = declaration().encode()
-    return crc32(text) << 32 | crc32(text[::-1])
-
-
-FINGERPRINT = _fingerprint()
+# 64 bits of the declaration, as a remainder by a prime: importing hashlib would cost the cold path a millisecond.
+FINGERPRINT = int.from_bytes(declaration().encode(), "big") % ((1 << 64) - 59)

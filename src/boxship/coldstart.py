@@ -1,0 +1,151 @@
+"""Starts a command of ours with one file read instead of forty imports.
+
+Importing a module from its cached bytecode costs a quarter of a millisecond, mostly for finding it; a cold
+``boxship-runc run`` needs forty.
+So the first run of a verb records which of our modules it imported and in which order they were done, and writes
+their code into one file beside the other cached bytecode, ``__pycache__/cold-PROGRAM-VERB.TAG``.
+A later run checks that no source file has changed (as Python does: time and size), executes them in that order, and
+is where it would have been after importing.
+Without such a file, or when it is stale or cannot be written, everything is imported as usual.
+
+The launcher runs ``python -I -S -c CODE ROOT ...``; CODE (in launcher.c) opens the file and executes its first
+object, which is the code of ``preload`` below; failing that it imports this module and calls ``start``.
+This module imports nothing that Python has not loaded at its start already.
+"""
+
+import marshal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None:
+    """Run ``program`` from a file's content, and end; returns when the file is stale.
+
+    The content is (our own code, magic number, [(module, source, is a package, time of change, size)], [code]).
+    Whoever calls us has only our code, so nothing but builtins may be used here.
+    """
+    import gc
+    import posix
+    import sys
+
+    gc.disable()  # nothing that is made here is garbage
+    _, magic, modules, codes = content
+    if magic != sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
+        return
+    for _, source, _, changed, size in modules:
+        status = posix.stat(source)
+        if status.st_mtime_ns != changed or status.st_size != size:
+            return
+    # os needs two names of this module, whose thirty abstract classes take a millisecond to make.
+    # It gets plain stand-ins; whoever else asks for the module later gets the real one.
+    if "os" not in sys.modules and "_collections_abc" not in sys.modules:
+        stand_in = type(sys)("_collections_abc")
+
+        class Mapping:
+            def get(self, key: "Any", default: "Any" = None) -> "Any":
+                try:
+                    return self[key]  # type: ignore[index]
+                except KeyError:
+                    return default
+
+            def __contains__(self, key: object) -> bool:
+                return self.get(key) is not None
+
+            def keys(self) -> "list[Any]":
+                return [*self]  # type: ignore[misc]
+
+            def items(self) -> "list[Any]":
+                return [(key, self[key]) for key in self]  # type: ignore[attr-defined,index]
+
+        stand_in.Mapping = stand_in.MutableMapping = Mapping  # type: ignore[attr-defined]
+        stand_in._check_methods = lambda *_: NotImplemented  # type: ignore[attr-defined]
+        sys.modules["_collections_abc"] = stand_in
+        import os  # noqa: F401
+
+        del sys.modules["_collections_abc"]
+    kind = type(sys)
+    made = {}
+    for name, source, package, _, _ in modules:
+        module = kind(name)
+        module.__file__ = source
+        module.__package__ = name if package else name.rpartition(".")[0]
+        if package:
+            module.__path__ = [source.rpartition("/")[0]]
+        made[name] = sys.modules[name] = module
+    for (name, *_), body in zip(modules, codes):  # noqa: B905 - made together
+        exec(body, made[name].__dict__)
+        parent, _, child = name.rpartition(".")
+        if parent in made:
+            setattr(made[parent], child, made[name])
+    gc.freeze()
+    gc.enable()
+    code = made[program].main(argv)
+    # End at once: taking the interpreter apart costs 2 ms, and nothing of ours waits for it.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or 1
+    posix._exit(code)
+
+
+class _Recorder:
+    """A finder that stands before all others, and notes when each module of ours is done."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str, bool]] = []
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+        if name.partition(".")[0] != "boxship":
+            return None
+        spec = sys.modules["_frozen_importlib_external"].PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None or not spec.origin:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: "Any") -> None:
+            execute(module)
+            self.done.append((name, spec.origin, spec.submodule_search_locations is not None))
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _write(path: str, done: "list[tuple[str, str, bool]]") -> None:
+    """Write the file of one verb; where that is not possible, every run imports as usual."""
+    import os
+
+    modules, codes = [], []
+    for name, source, package in done:
+        status = os.stat(source)
+        with open(source, "rb") as f:
+            # Without docstrings: a third of the size, and nobody asks for help() here.
+            codes.append(compile(f.read(), source, "exec", dont_inherit=True, optimize=2))
+        modules.append((name, source, package, status.st_mtime_ns, status.st_size))
+    magic = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(temporary, "wb") as f:
+            f.write(marshal.dumps((preload.__code__, magic, modules, codes)))
+        os.replace(temporary, path)
+    except OSError:
+        return
+
+
+def start(root: str, program: str, argv: "list[str]", path: str) -> int:
+    """Run ``program`` (a module with ``main``) from the package below ``root``, and write its file; the exit code."""
+    recorder = _Recorder()
+    sys.meta_path.insert(0, recorder)
+    run: Callable[[list[str]], int] = __import__(program, fromlist=["main"]).main
+    try:
+        status = run(argv)
+    finally:
+        sys.meta_path.remove(recorder)
+    if status == 0:  # a failed run may have imported half of what a good one needs
+        _write(path, [("boxship", root + "/boxship/__init__.py", True), *recorder.done])
+    return status
