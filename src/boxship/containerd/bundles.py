@@ -1,8 +1,8 @@
 """Bundles: the directory that a runtime is given, one for each task (runtime-spec, bundle.md).
 
 ``<state>/io.containerd.runtime.v2.task/<namespace>/<id>/`` holds config.json, rootfs/, the link ``work``, and what
-finds a live shim again: ``bootstrap.json`` (ours and containerd 2's), ``address`` (containerd 1's, written by the
-shim), ``shim-binary-path`` (the runtime's name or path).
+finds a live shim again: ``bootstrap.json`` (containerd 2's, with the runtime's name), ``address`` (containerd 1's,
+written by the shim).
 """
 
 import json
@@ -47,8 +47,9 @@ class Bundle:
             return b""
 
     def remember(self, bootstrap: Bootstrap, runtime: str) -> None:
-        self.write("shim-binary-path", runtime.encode())
+        """What a later containerd needs to adopt the shim; the key ``runtime`` is ours."""
         document = {"version": bootstrap.version, "address": bootstrap.address, "protocol": "ttrpc"}
+        document["runtime"] = runtime
         self.write("bootstrap.json", json.dumps(document).encode())
 
     def bootstrap(self) -> "Bootstrap | None":
@@ -60,7 +61,9 @@ class Bundle:
         return None
 
     def runtime(self) -> str:
-        return self.read("shim-binary-path").decode()
+        """The runtime's name or path; "" when its shim never got that far."""
+        text = self.read("bootstrap.json")
+        return str(json.loads(text).get("runtime", "")) if text else ""
 
     def delete(self) -> None:
         """Idempotent. A root file system that a shim left mounted is unmounted first, for what is removed

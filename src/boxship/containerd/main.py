@@ -11,6 +11,8 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
+import uvloop
+
 from boxship.containerd.composition import open_services
 from boxship.errors import BoxshipError, InvalidArgument
 
@@ -91,7 +93,7 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         logging.basicConfig(
             level=_LEVELS[parsed.log_level], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        asyncio.run(serve(parsed))
+        uvloop.run(serve(parsed))
     except BoxshipError as error:
         print(f"boxship-containerd: {error}", file=sys.stderr)
         return 1

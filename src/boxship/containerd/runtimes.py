@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -51,13 +52,13 @@ class Runtimes:
             return Bootstrap(3, address)
         command = [*_command(runtime), *self._flags(bundle), *(["-debug"] if debug else []), "start"]
         stdin = options.encode() if options is not None else b""
-        out, _ = await self._run(command, bundle, stdin, _START_TIMEOUT, merge=True)
+        out = await self._run(command, bundle, stdin, _START_TIMEOUT, merge=True)
         return parse_bootstrap(out)
 
     async def delete(self, runtime: str, bundle: Bundle) -> DeleteResponse:
         """Clean up what a dead shim left, and learn how its init ended. Raises NotFound, Internal."""
         command = [*_command(runtime), *self._flags(bundle), "-bundle", bundle.path, "delete"]
-        out, _ = await self._run(command, bundle, b"", _DELETE_TIMEOUT, merge=False)
+        out = await self._run(command, bundle, b"", _DELETE_TIMEOUT, merge=False)
         return DeleteResponse.decode(out)
 
     def _flags(self, bundle: Bundle) -> "list[str]":
@@ -70,7 +71,7 @@ class Runtimes:
 
     async def _run(
         self, command: "list[str]", bundle: Bundle, stdin: bytes, timeout: float, *, merge: bool
-    ) -> "tuple[bytes, bytes]":
+    ) -> bytes:
         environment = {
             **os.environ,
             "TTRPC_ADDRESS": self._addresses.ttrpc,
@@ -80,27 +81,30 @@ class Runtimes:
             "GOMAXPROCS": "2",  # as containerd: the start binary is short-lived
             "BOXSHIP_EXEC_ROOT": self._exec_root,
         }
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=bundle.path,
-            env=environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT if merge else asyncio.subprocess.PIPE,
-        )
+        # In a thread: the loops' own subprocesses differ in whose descriptors a child inherits, and a shim's server
+        # that keeps one of them open would be waited for.
         try:
-            async with asyncio.timeout(timeout):
-                out, errors = await process.communicate(stdin)
-        except TimeoutError as error:
-            process.kill()
-            await process.wait()
+            done = await asyncio.to_thread(
+                subprocess.run,
+                command,
+                cwd=bundle.path,
+                env=environment,
+                input=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
             raise DeadlineExceeded(f"{command[0]} {command[-1]} of {bundle.id!r} took {timeout} s") from error
-        if process.returncode:
-            text = (errors or out).decode("utf-8", "replace").strip()
+        except OSError as error:
+            raise Internal(f"cannot execute {command[0]}", cause=str(error)) from error
+        if done.returncode:
+            text = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
             raise Internal(
                 f"{os.path.basename(command[0])} {command[-1]} of {bundle.id!r} failed", cause=text
             )
-        return out, errors or b""
+        return bytes(done.stdout)
 
 
 def _command(runtime: str) -> "list[str]":

@@ -3,7 +3,7 @@
 What a gRPC server needs and no more: no priorities, no push. A peer that breaks the protocol raises PeerError
 from `receive`, after a GOAWAY was put into ``output``.
 
-Flow control: `receive` gives back the connection's window at once, because each stream's own window already
+Flow control: `receive` gives back the connection's window as it goes, because each stream's own window already
 bounds what a client may send ahead; a stream's window is given back by `consumed`, so a handler that does not
 take messages stops its client. Sending waits for both windows: `send_data` takes what fits and keeps the rest.
 """
@@ -92,6 +92,7 @@ class Connection:
         self._buffer = bytearray()
         self._preface = False
         self._window = DEFAULT_WINDOW
+        self._unread = 0  # bytes that came and were not given back to the connection's window
         self._initial_window = DEFAULT_WINDOW
         self._frame_limit = FRAME_LIMIT
         self._last = 0
@@ -175,8 +176,12 @@ class Connection:
                 pass  # PRIORITY and GOAWAY ask nothing of us; unknown kinds must be ignored (section 4.1)
 
     def _data(self, flags: int, number: int, payload: bytes, events: "list[Event]") -> None:
-        if payload:
-            self.output.append(frame(WINDOW_UPDATE, 0, 0, _WORD.pack(len(payload))))
+        self._unread += len(payload)
+        if (
+            self._unread > WINDOW // 2
+        ):  # in large steps: an update for each small call would double the writes
+            self.output.append(frame(WINDOW_UPDATE, 0, 0, _WORD.pack(self._unread)))
+            self._unread = 0
         stream = self._streams.get(number)
         if stream is None:
             if number == 0 or number > self._last:

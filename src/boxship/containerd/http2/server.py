@@ -166,7 +166,7 @@ class _Connection(asyncio.Protocol):
                     if call is not None:
                         call.task.cancel()
         self._writable()  # a window may have opened
-        self.flush()
+        self._flush_soon()
 
     def go_away(self) -> None:
         self._http.go_away()
