@@ -81,9 +81,9 @@ if TYPE_CHECKING:
 class LibcontainerRuntime:
     """Containers of ``boxship.libcontainer``.
 
-    Create and exec run in a helper: a fork of the shim that does the work, tells what came of it and ends.
+    Create, start and exec run in a helper: a fork of the shim that does the work, tells what came of it and ends.
     The process that it made becomes the shim's child then, because the shim is a subreaper.
-    So the memory that reading a spec, compiling it and sending the plan writes to (over a megabyte) ends with the
+    So the memory that reading state and spec, compiling and sending a plan writes to (over a megabyte) ends with the
     helper, and a shim keeps only what it needs to wait.
     """
 
@@ -115,7 +115,12 @@ class LibcontainerRuntime:
             alone = has_own_pid_namespace(container.spec)
             return Made(container.pid, container.console, alone)
 
-        made = in_helper(make)
+        try:
+            made = in_helper(make)
+        except Internal:
+            # The helper may have died in the middle; a create that failed has left nothing anyway.
+            LibcontainerContainer(id, root, Made(0, -1)).delete(force=True)
+            raise
         return LibcontainerContainer(id, root, made)
 
 
@@ -146,7 +151,11 @@ class LibcontainerContainer:
         return Container.load(self._id, root=self._root)
 
     def start(self) -> None:
-        self._load().start()
+        def make() -> Made:
+            self._load().start()
+            return Made(self.pid, -1)
+
+        in_helper(make)
 
     def exec(self, spec: "dict[str, Anything]", streams: "Streams | None") -> "RunningProcess":
         def make() -> Made:

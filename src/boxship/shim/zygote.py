@@ -1,8 +1,8 @@
-"""The zygote: one warm, single-threaded process that forks shims.
+"""The zygote: warm, single-threaded processes that make shims without an interpreter start.
 
-It has the shim and libcontainer loaded and does nothing but wait on ``<exec root>/zygote.sock``.  A shim is a
-fork of it (1 ms, 1 MB of its own) instead of an interpreter start.  The zygote keeps nothing that a shim needs:
-when it dies, shims go on and the next start makes a new one.
+It has the shim and libcontainer loaded and waits on ``<exec root>/zygote.sock``.  A shim is a fork of its
+``template`` (1 ms).  The zygote keeps nothing that a shim needs: when it dies, shims go on and the next start
+makes a new one.
 
 It serves its own user and root only (SO_PEERCRED), and only callers in its own namespaces, since a shim mounts
 and runs where it was forked; others start a shim through a zygote of their own that ends after one (``--once``).
@@ -28,7 +28,8 @@ from boxship.api.task.bootstrap import StartShimRequest, StartShimResponse, Zygo
 from boxship.api.task.zygote import shim_socket
 from boxship.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unavailable
 from boxship.shim import bundle as bundle_files
-from boxship.shim.main import serve, watch_children
+from boxship.shim.rehearsal import rehearse
+from boxship.shim.template import Template
 from boxship.shim.title import set_title
 from boxship.ttrpc.loop import Loop
 from boxship.ttrpc.server import PendingCall, Server
@@ -47,15 +48,16 @@ def namespaces(pid: "int | str") -> "tuple[str, ...]":
 class Nursery:
     """Implements the Zygote service."""
 
-    def __init__(self, loop: Loop, listener: socket, path: str, *, once: bool) -> None:
+    def __init__(self, loop: Loop, listener: socket, template: Template, path: str, *, once: bool) -> None:
         self.loop = loop
+        self.template = template
         self.path = path
         self.once = once
         self._own = namespaces("self")
         self._identity = self._socket_identity()
         self._code = self._loaded_code()
-        self._inherited = watch_children(loop, self._reap)
         self.server = Server(loop, listener, {Zygote: self})
+        loop.watch(template.channel, self._orphaned)
         loop.later(LOOK_AROUND, self._look_around)
 
     # -- the service
@@ -75,8 +77,10 @@ class Nursery:
             bundle_files.write(bundle, "address", address.encode())
             return StartShimResponse(address=address)
         listener = self._listen(path)
-        pid = self._fork(request, listener, path)
-        listener.close()
+        try:
+            pid = self.template.fork(request, listener, path)
+        finally:
+            listener.close()
         bundle_files.write(bundle, "address", address.encode())
         if self.once:
             self.loop.stop()
@@ -139,37 +143,12 @@ class Nursery:
         listener.listen(128)
         return listener
 
-    def _fork(self, request: StartShimRequest, listener: socket, path: str) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
-        # The child: whatever happens, it must not come back into the zygote's loop.
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            self._inherited.close()
-            self.loop.close()
-            self.server.listener.close()
-            for connection in self.server.connections:
-                connection.socket.close()
-            serve(request, listener, path)
-            code = 0
-        except BaseException:
-            from traceback import format_exc
-
-            report(request.bundle + "/shim.log", format_exc())
-        finally:
-            os._exit(code)
-
     # -- its own life
 
-    def _reap(self) -> None:
-        """Shims that ended."""
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass  # the next one
-        except ChildProcessError:
-            return
+    def _orphaned(self, _events: int) -> None:
+        """The template has died: without it nothing can be done here."""
+        self.loop.forget(self.template.channel)
+        self._leave()
 
     def _socket_identity(self) -> "tuple[int, int] | None":
         try:
@@ -204,24 +183,18 @@ class Nursery:
         self.loop.stop()
 
 
-def report(path: str, text: str) -> None:
-    """Leave the last words of a process where a person looks for them."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.write(fd, text.encode())
-        os.close(fd)
-    except OSError:
-        return  # nowhere to write
+def preload(directory: str) -> None:
+    """Load and try what shims will use, so that it is shared, and keep the collector away from it.
 
-
-def preload() -> None:
-    """Load what shims will use, so that it is shared, and keep the collector away from it."""
+    ``directory`` is made and removed for the trial.
+    """
     import json  # noqa: F401  shims parse config.json
 
     from boxship.libcontainer.container import Container  # noqa: F401  loads all that a create needs
     from boxship.libcontainer.host import host
 
     host()  # the facts of this host, cached
+    rehearse(directory)
     gc.collect()
     # What is frozen is never visited again: a collection in a shim would write to, and so copy, every page.
     gc.freeze()
@@ -236,7 +209,8 @@ def main(arguments: "list[str]") -> None:
         os._exit(0)  # whoever started us waits for this one only
     os.setsid()
     os.chdir("/")
-    preload()
+    preload(f"{path}.play{os.getpid()}")
+    template = Template(path)
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     temporary = f"{path}.{os.getpid()}"
     os.umask(0o022)
@@ -249,7 +223,7 @@ def main(arguments: "list[str]") -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     loop = Loop()
-    nursery = Nursery(loop, listener, path, once=once)
+    nursery = Nursery(loop, listener, template, path, once=once)
     os.close(ready)
     loop.run()
     nursery.server.close()
