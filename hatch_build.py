@@ -70,7 +70,7 @@ def make_hello_image() -> None:
     program = compile_program(source, BUILD / "hello")
     sys.path.insert(0, str(NATIVE))
     try:
-        from make_hello import make_layout  # the lead's: (program, directory) -> None
+        from make_hello import make_layout
     finally:
         sys.path.pop(0)
     make_layout(program, PACKAGE / "_images" / "hello")
@@ -79,7 +79,8 @@ def make_hello_image() -> None:
 def build(*, editable: bool) -> dict[str, str]:
     """Compile everything; returns {built file: name in bin}."""
     write_header()
-    compile_program(NATIVE / "executor.c", PACKAGE / "_native" / "executor")
+    for name in ("executor", "init"):
+        compile_program(NATIVE / f"{name}.c", PACKAGE / "_native" / name)
     options = [f'-DPACKAGE="{PACKAGE}"'] if editable else []
     kind = "editable" if editable else "wheel"
     launcher = compile_program(NATIVE / "launcher.c", BUILD / kind / "launcher", *options)
