@@ -113,12 +113,16 @@ class Engine:
     async def attach(self, live: Live, stream: Stream, wanted: Wanted) -> None:
         """Serve an attached client of a container's own process until either side ends it."""
         live.stdio.create()  # a client may attach before the first start
+        if wanted.stdin:
+            live.stdio.open_input()
         client = live.stdio.attach(wanted.outputs) if wanted.outputs else None
         detached = await serve_attach(stream, live.stdio, client, wanted, lambda: self._close_stdin(live))
         if detached:
             self.lifecycle.publish(live.record, "detach")
 
     async def _close_stdin(self, live: Live) -> None:
+        # A FIFO that nobody else has open would lose what is in it: the shim must have its end first.
+        await live.started.wait()
         live.stdio.close_input()
         try:
             await self.client.tasks.CloseIO(CloseIORequest(container_id=live.record.Id, stdin=True))

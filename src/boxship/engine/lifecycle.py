@@ -243,6 +243,7 @@ class Lifecycle:
         except BaseException:
             record.State = before
             raise
+        live.started.set()
         self.publish(record, "start")
 
     async def _undo(self, undo: list[Undo]) -> None:
@@ -387,6 +388,7 @@ class Lifecycle:
 
     async def _exited(self, live: Live, status: int, exited_at: int) -> None:
         record = live.record
+        live.started.clear()
         record.State.Running = record.State.Paused = False
         record.State.Pid = 0
         record.State.ExitCode = status
@@ -665,6 +667,7 @@ class Lifecycle:
             record.State.Pid = process.pid
             live.stdio.create()
             live.stdio.open_input()
+            live.started.set()
             await self._networks.adopt(record)
             return
         if process is not None and process.status == Status.CREATED:

@@ -52,6 +52,7 @@ class Live:
         self.restart: asyncio.Task[None] | None = None  # the pause before a restart by policy
         self.backoff = 0.0
         self.oom_killed = False
+        self.started = asyncio.Event()  # set while its process runs: the shim has opened its end of the FIFOs
         self.exiting: asyncio.Task[None] | None = None
 
     def exited(self, code: int) -> None:

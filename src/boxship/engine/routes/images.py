@@ -151,10 +151,10 @@ class ImageRoutes:
         try:
             await self._engine.images.find(reference)
         except NotFound:
-            raise Unimplemented(
-                f"pull {references.familiar(references.normalise(reference))}: this engine does not pull from "
-                "registries yet",
-                remedy="bring the image in with load or import",
+            familiar = references.familiar(references.normalise(reference))
+            raise NotFound(
+                f"pull {familiar}: no such image here, and this engine does not pull from registries yet",
+                remedy="bring it in with load or import",
             ) from None
         async with request.stream() as out:
             familiar = references.familiar(references.normalise(reference))
