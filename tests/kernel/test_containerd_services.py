@@ -169,7 +169,10 @@ async def test_namespaces_are_made_by_use_and_deleted_when_empty(client: Client)
         )
     await service.Delete(namespaces_api.DeleteNamespaceRequest(name="new"))
     with pytest.raises(NotFound):
-        await service.Get(namespaces_api.GetNamespaceRequest(name="new"))
+        await service.Delete(namespaces_api.DeleteNamespaceRequest(name="new"))
+    unknown = (await service.Get(namespaces_api.GetNamespaceRequest(name="new"))).namespace
+    assert unknown is not None, "containerd answers an unknown namespace with no labels"
+    assert unknown.labels == {}
 
 
 async def test_content_is_written_in_pieces_and_read_in_ranges(client: Client) -> None:

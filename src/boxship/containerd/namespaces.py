@@ -43,7 +43,11 @@ class NamespacesService:
         self._exchange = exchange
 
     async def Get(self, request: GetNamespaceRequest) -> GetNamespaceResponse:
-        return GetNamespaceResponse(namespace=self._get(request.name))
+        """One that is not there has no labels: containerd answers so, and dockerd asks before its first use."""
+        try:
+            return GetNamespaceResponse(namespace=self._get(request.name))
+        except NotFound:
+            return GetNamespaceResponse(namespace=Namespace(name=request.name))
 
     async def List(self, request: ListNamespacesRequest) -> ListNamespacesResponse:
         matches = parse([request.filter] if request.filter else [])
