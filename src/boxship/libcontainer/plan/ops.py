@@ -99,7 +99,7 @@ else:
             return f"{kind.NAME}({text}{f', tolerate={tolerate!r}' if tolerate else ''})"
 
     class Kind:
-        """What a ``class Name(Op)`` statement makes: Op is an instance of Kind, so Kind is asked to make its "subclass".
+        """What a ``class Name(Op)`` statement makes: Op is an instance of Kind, so Kind makes its "subclass".
 
         Calling it makes an operation.
         """

@@ -1,0 +1,63 @@
+"""How long does the library need for create + start + wait of a static `true`, in a warm process?
+
+Beside a bare C program that makes the same namespaces and mounts (the floor) and beside `runc run`, interleaved,
+back to back and after 120 ms of nothing. Aims: at most 2 x the floor and 0.2 x runc, both ways.
+Needs root, cc, a static busybox, and runc (without it only the floor is measured).
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from container_fixture import IDLE, bundle, floor, report, state_directory
+
+from boxship.libcontainer.container import Container
+
+ROUNDS = 40
+
+
+def main() -> int:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    runc = shutil.which("runc")
+    root = state_directory()
+    reached = True
+    try:
+        with bundle() as directory, floor(directory) as bare:
+            spec = json.loads((Path(directory) / "config.json").read_text())
+
+            def library() -> float:
+                begin = time.perf_counter()
+                container = Container.create("bench", directory, root=root + "/ours", spec=spec, keep_spec=False)
+                container.start()
+                code = container.wait()
+                end = time.perf_counter()
+                container.delete()
+                assert code == 0
+                return (end - begin) * 1e3
+
+            def peer() -> float:
+                begin = time.perf_counter()
+                subprocess.run([runc, "--root", root + "/runc", "run", "-b", directory, "bench"], check=True)
+                return (time.perf_counter() - begin) * 1e3
+
+            ways = {"floor": bare, "library": library, **({"runc run": peer} if runc else {})}
+            for way in ways.values():
+                way()  # warm: the filter is compiled, files are cached
+            for title, pause in (("back to back", 0.0), ("after 120 ms idle", IDLE)):
+                times: dict[str, list[float]] = {name: [] for name in ways}
+                for _ in range(rounds):
+                    for name, way in ways.items():
+                        time.sleep(pause)
+                        times[name].append(way())
+                ratios = [("library", "floor", 2.0)] + ([("library", "runc run", 0.2)] if runc else [])
+                reached = report(f"create + start + wait of true, {title}:", times, ratios) and reached
+    finally:
+        shutil.rmtree(root)
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
