@@ -53,7 +53,7 @@ class Exchange:
 
     def subscribe(self, filters: "list[str]") -> "Subscription":
         """Every event from now on that one of ``filters`` matches; iterate it, drop it when done."""
-        subscription = Subscription(parse(filters))
+        subscription = Subscription(parse(filters), self._subscriptions)
         self._subscriptions.add(subscription)
         return subscription
 
@@ -61,8 +61,9 @@ class Exchange:
 class Subscription:
     """An async iterator of envelopes; it begins when it is made, not when it is first asked."""
 
-    def __init__(self, matches: Filter) -> None:
+    def __init__(self, matches: Filter, among: "weakref.WeakSet[Subscription]") -> None:
         self._matches = matches
+        self._among = among
         self._queue: "asyncio.Queue[Envelope]" = asyncio.Queue(_QUEUE_LIMIT)
         self._lost = False
 
@@ -76,6 +77,10 @@ class Subscription:
                 self._queue.put_nowait(envelope)
             except asyncio.QueueFull:
                 self._lost = True
+
+    async def aclose(self) -> None:
+        """End it. Closing twice is fine; so is dropping it without."""
+        self._among.discard(self)
 
     def __aiter__(self) -> AsyncIterator[Envelope]:
         return self

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from boxship import tracing
-from boxship.api.containerd.client import span_name
+from boxship.api.containerd.client import closing, span_name
 from boxship.api.containerd.context import accept_metadata
 from boxship.api.containerd.services import SERVICES, Services
 from boxship.containerd.http2.server import Function, GrpcServer
@@ -52,8 +52,10 @@ def _traced(method: Method, function: Function) -> Function:
 
         async def stream(request: object) -> AsyncIterator[Message]:
             with tracing.span("containerd", name):
-                async for item in function(request):
-                    yield item
+                items = function(request)
+                async with closing(items):
+                    async for item in items:
+                        yield item
 
         return stream
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from boxship import tracing
@@ -98,8 +99,9 @@ class InProcessChannel:
     ) -> AsyncIterator[R]:
         with tracing.span("containerd", span_name(method)):
             async with asyncio.timeout(timeout):
-                async for item in items:
-                    yield item
+                async with closing(items):
+                    async for item in items:
+                        yield item
 
     async def client_stream(
         self, method: "ClientStream[Q, R]", requests: AsyncIterator[Q], timeout: "float | None"
@@ -113,14 +115,27 @@ class InProcessChannel:
     ) -> AsyncIterator[R]:
         with tracing.span("containerd", span_name(method)):
             async with asyncio.timeout(timeout):
-                async for item in self._find(method)(requests):
-                    yield item
+                items = self._find(method)(requests)
+                async with closing(items):
+                    async for item in items:
+                        yield item
 
     def _find(self, method: Method) -> "Callable[..., Any]":
         function = getattr(self._targets.get(method.service), method.name, None)
         if function is None:
             raise Unimplemented(f"unknown method {method.name} for service {method.service}")
         return cast("Callable[..., Any]", function)
+
+
+@asynccontextmanager
+async def closing(items: object) -> AsyncIterator[None]:
+    """Close the source ``items`` when the block ends, also early: an ``async for`` leaves that to the collector."""
+    try:
+        yield
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def span_name(method: Method) -> str:

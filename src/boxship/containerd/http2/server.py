@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from struct import Struct
 from typing import Any
 
+from boxship.api.containerd.client import closing
 from boxship.containerd.http2 import frames
 from boxship.containerd.http2.hpack import literal
 from boxship.errors import (
@@ -238,8 +239,9 @@ class _Connection(asyncio.Protocol):
                     begun = True
                     self._http.send_headers(call.stream, _BEGIN)
                     self._flush_soon()
-                    async for item in items:
-                        await self._send(call, item.encode())
+                    async with closing(items):
+                        async for item in items:
+                            await self._send(call, item.encode())
             self._http.end(call.stream, _OK)
         except BoxshipError as error:
             self._fail(call.stream, error.code, str(error), begun)
