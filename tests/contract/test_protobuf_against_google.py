@@ -10,6 +10,11 @@ from google_descriptors import google_classes, wire_name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boxship.api.task.bootstrap import BootstrapParams
+from boxship.api.task.events import ForwardRequest, TaskExit
+from boxship.api.task.metrics import MetricsV1, MetricsV2
+from boxship.api.task.options import RuncOptions, ShimOptions
+from boxship.api.task.task import CreateTaskRequest, PidsResponse, StateResponse
 from boxship.protobuf import (
     Any,
     Field,
@@ -33,6 +38,7 @@ from boxship.protobuf import (
     uint32,
     uint64,
 )
+from boxship.ttrpc.frames import Request, Response
 
 
 class Everything(Message, name="boxship.test.Everything"):
@@ -68,7 +74,11 @@ class Everything(Message, name="boxship.test.Everything"):
     from_: str = string(40)
 
 
-MESSAGES: list[type[Message]] = [Everything, Any, FieldMask, Status, Struct, ListValue, Value]
+MESSAGES: list[type[Message]] = [
+    Everything, Any, FieldMask, Status, Struct, ListValue, Value,
+    CreateTaskRequest, StateResponse, PidsResponse, ForwardRequest, TaskExit, ShimOptions, RuncOptions,
+    BootstrapParams, MetricsV1, MetricsV2, Request, Response,
+]  # fmt: skip
 GOOGLE = google_classes(*MESSAGES)
 
 _SCALARS: dict[str, st.SearchStrategy[Anything]] = {
