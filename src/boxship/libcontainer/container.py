@@ -364,6 +364,7 @@ class Container:
     ) -> Process:
         """Run one more process, given as runtime-spec's ``process``; returns when it was executed.
 
+        Capabilities and noNewPrivileges are the container's unless the process names its own.
         Raises FailedPrecondition when the container does not run, StepFailed, CommandFailed.
         """
         stdio = stdio or Stdio()
@@ -372,6 +373,12 @@ class Container:
             raise FailedPrecondition(f"cannot exec in container {self.id!r}: it is {status}")
         spec = self.spec
         linux = spec.get("linux") or {}
+        own = spec.get("process") or {}
+        process = {
+            **process,
+            "capabilities": process.get("capabilities") or own.get("capabilities"),
+            "noNewPrivileges": process.get("noNewPrivileges", own.get("noNewPrivileges")),
+        }
         flags = 0
         for namespace in linux.get("namespaces") or ():
             flags |= NAMESPACES[namespace["type"]]

@@ -165,9 +165,8 @@ def credentials(c: Context) -> None:
     last = c.host.last_capability
     c.seccomp = _seccomp(c)
     c.no_new_privileges = bool(c.process.get("noNewPrivileges"))
-    if c.process.get("capabilities") is not None:
-        c.purpose("drop capabilities")
-        c.add(BoundingSet(capability_mask(c, "bounding"), last))
+    c.purpose("drop capabilities")  # a process that names none has none, as with other runtimes
+    c.add(BoundingSet(capability_mask(c, "bounding"), last))
     c.purpose(f"become user {uid}, group {gid}")
     c.add(Prctl(PR_SET_KEEPCAPS, 1))
     groups = user.get("additionalGids") or ()
@@ -177,9 +176,6 @@ def credentials(c: Context) -> None:
     c.add(SetIds(uid, gid))
     c.add(Prctl(PR_SET_KEEPCAPS, 0))
     c.add(Umask(user.get("umask", 0o022)))
-    if c.process.get("capabilities") is None:
-        c.final_capabilities = None
-        return
     permitted, inheritable = capability_mask(c, "permitted"), capability_mask(c, "inheritable")
     effective = capability_mask(c, "effective")
     c.purpose("set capabilities")

@@ -85,7 +85,7 @@ def _quote(text: str) -> str:
 # The system call of each operation, with {field} in the order of the call; one without a row is shown by name.
 CALLS = {
     "ResetSignals": "rt_sigaction(1..64, SIG_DFL); rt_sigprocmask(SIG_SETMASK, [])",
-    "Prctl": "prctl({option}, {a}, {b}, {c})",
+    "Prctl": "prctl({option:prctl}, {a}, {b}, {c})",
     "Umask": "umask({mask:o})",
     "SetSession": "setsid()",
     "JoinSessionKeyring": "keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name})",
@@ -141,6 +141,7 @@ CALLS = {
     "Exec": "execve(it, {argv}, {env})",
 }
 
+_PRCTL = {4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 38: "PR_SET_NO_NEW_PRIVS"}
 _BITS = {
     "clone": {
         0x20000: "CLONE_NEWNS", 0x2000000: "CLONE_NEWCGROUP", 0x4000000: "CLONE_NEWUTS", 0x8000000: "CLONE_NEWIPC",
@@ -175,7 +176,9 @@ def _special(style: str, value: object) -> str:
         return f"<{len(value) // 8} instructions>"
     number = int(str(value))
     if style == "o":
-        return f"{number:#05o}"
+        return f"0{number:o}" if number else "0"
+    if style == "prctl":
+        return _PRCTL.get(number, str(number))
     if style == "dev":
         return f"{number >> 8}:{number & 255}" if number else "0"
     if style == "caps":

@@ -1,0 +1,337 @@
+"""Real containers, by the library: what is inside, what is refused, and that nothing is left."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from boxship.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, StepFailed
+from boxship.libcontainer.container import Container
+from boxship.libcontainer.executor import CommandFailed
+from boxship.libcontainer.process import Stdio, Terminal
+
+from .bundle_fixture import Bundle, needs_root, new_bundle, pipe, read_all
+
+pytestmark = [pytest.mark.root, needs_root]
+
+
+@pytest.fixture()
+def bundle() -> Iterator[Bundle]:
+    with new_bundle() as made:
+        yield made
+
+
+def cgroup_directories(container: Container) -> "list[str]":
+    return [path for path in container.cgroups.paths.values() if os.path.isdir(path)]
+
+
+def test_the_program_is_pid_1_in_namespaces_of_its_own(bundle: Bundle) -> None:
+    script = "echo $$; id -u; cat /proc/sys/kernel/hostname; ls /proc | grep -c '^[0-9]'; ls -l /proc/self/ns | grep -o '[a-z]*:.*'"
+    code, text = bundle.output("sh", "-c", script)
+    lines = text.splitlines()
+    assert code == 0
+    assert lines[:3] == ["1", "0", "boxship"]
+    assert int(lines[3]) <= 3
+    ours = {link: os.readlink(f"/proc/self/ns/{link}") for link in ("mnt", "pid", "net", "ipc", "uts", "cgroup")}
+    assert not set(ours.values()) & set(lines[4:])
+
+
+def test_the_exit_code_and_the_signal_come_back(bundle: Bundle) -> None:
+    assert bundle.output("sh", "-c", "exit 7")[0] == 7
+    container = bundle.create("sleep", "100")
+    container.start()
+    container.kill(signal.SIGKILL)
+    assert container.wait() == 137
+
+
+def test_capabilities_no_new_privs_and_seccomp_are_as_the_spec_says(bundle: Bundle) -> None:
+    bundle.spec["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}],
+    }
+    bundle.spec["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), ["CAP_KILL"])
+    script = "grep -E 'Cap(Prm|Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/self/status; busybox mkdir /x"
+    code, text = bundle.output("sh", "-c", script)
+    assert code == 1
+    assert text.count("0000000000000020") == 3
+    assert "NoNewPrivs:\t1" in text
+    assert "Seccomp:\t2" in text
+    assert "Operation not supported" in text
+
+
+def test_seccomp_without_no_new_privs_leaves_no_extra_capability(bundle: Bundle) -> None:
+    bundle.spec["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+    bundle.spec["linux"]["seccomp"]["syscalls"] = [{"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}]
+    bundle.spec["process"].update(noNewPrivileges=False, user={"uid": 1000, "gid": 1000})
+    bundle.spec["process"]["capabilities"] = {"bounding": ["CAP_KILL"]}
+    _, text = bundle.output("grep", "-E", "CapPrm|CapEff|CapBnd|Seccomp:|NoNew", "/proc/self/status")
+    assert [line.split()[1] for line in text.splitlines()] == ["0" * 16, "0" * 16, "0" * 14 + "20", "0", "2"]
+
+
+def test_a_user_without_a_name_gets_ids_groups_umask_and_a_home(bundle: Bundle) -> None:
+    bundle.spec["process"]["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [7, 8], "umask": 0o077}
+    _, text = bundle.output("sh", "-c", "id; umask; echo $HOME")
+    assert text.splitlines() == ["uid=1000 gid=1001 groups=7,8", "0077", "/"]
+
+
+def test_home_is_read_from_the_image(bundle: Bundle) -> None:
+    (bundle.path / "rootfs/etc").mkdir()
+    (bundle.path / "rootfs/etc/passwd").write_text("web:x:1000:1000::/srv/web:/bin/sh\n")
+    bundle.spec["process"]["user"] = {"uid": 1000, "gid": 1000}
+    assert bundle.output("sh", "-c", "echo $HOME")[1] == "/srv/web\n"
+
+
+def test_default_devices_work_and_masked_and_read_only_paths_are_so(bundle: Bundle) -> None:
+    script = (
+        "head -c 4 /dev/zero | od -An -tx1; echo x > /dev/null; cat /proc/keys | head -c 1;"
+        "touch /proc/sys/kernel/x 2>&1; ls -A /sys/firmware; ls -l /dev/ptmx /dev/fd | grep -o '[^ ]* -> .*'"
+    )
+    _, text = bundle.output("sh", "-c", script)
+    lines = text.splitlines()
+    assert lines[0].split() == ["00"] * 4
+    assert "Read-only file system" in lines[1]
+    assert sorted(lines[2:]) == ["/dev/fd -> /proc/self/fd", "/dev/ptmx -> pts/ptmx"]
+
+
+def test_a_terminal_is_the_container_s_own_and_follows_its_size(bundle: Bundle) -> None:
+    container = bundle.create("sh", "-c", "tty; stty size; ls -l /dev/console | head -c 1", stdio=Terminal(80, 24))
+    container.start()
+    text = read_all(container.console)
+    os.close(container.console)
+    assert text.splitlines() == ["/dev/pts/0", "24 80", "c"]
+    assert container.wait() == 0
+
+
+def test_exec_joins_everything_and_is_a_child_of_ours(bundle: Bundle) -> None:
+    container = bundle.create("sleep", "100")
+    container.start()
+    with pipe() as (read, write):
+        process = container.exec(
+            {"args": ["sh", "-c", "id -u; ps | grep -c sleep; cat /proc/self/cgroup"], "cwd": "/",
+             "env": ["PATH=/bin"], "user": {"uid": 5, "gid": 5}},
+            stdio=Stdio(-1, write, write),
+        )  # fmt: skip
+        os.close(write)
+        text = read_all(read)
+    assert process.wait() == 0
+    lines = text.splitlines()
+    assert lines[0] == "5"
+    assert int(lines[1]) >= 1
+    assert Path(f"/proc/{container.pid}/cgroup").read_text().splitlines() == lines[2:]
+    with pytest.raises(CommandFailed) as caught:
+        container.exec({"args": ["nosuch"], "cwd": "/", "env": ["PATH=/bin"]})
+    assert caught.value.exit_code == 127
+
+
+def test_exec_has_the_container_s_capabilities_and_no_more(bundle: Bundle) -> None:
+    container = bundle.create("sleep", "100")
+    container.start()
+    with pipe() as (read, write):
+        args = ["grep", "-E", "CapEff|CapBnd", "/proc/self/status"]
+        process = container.exec({"args": args, "cwd": "/", "env": ["PATH=/bin"]}, stdio=Stdio(-1, write, -1))
+        os.close(write)
+        text = read_all(read)
+    process.wait()
+    status = Path(f"/proc/{container.pid}/status").read_text()
+    assert text.splitlines() == [line for line in status.splitlines() if line.startswith(("CapEff", "CapBnd"))]
+
+
+def test_exec_with_a_terminal(bundle: Bundle) -> None:
+    container = bundle.create("sleep", "100")
+    container.start()
+    process = container.exec({"args": ["stty", "size"], "cwd": "/", "env": ["PATH=/bin"]}, stdio=Terminal(100, 40))
+    assert read_all(process.console) == "40 100\n"
+    os.close(process.console)
+    assert process.wait() == 0
+
+
+def test_a_user_namespace_maps_root_and_has_devices(bundle: Bundle) -> None:
+    bundle.spec["linux"]["namespaces"].append({"type": "user"})
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = maps
+    os.chmod(bundle.path, 0o755)
+    script = "id -u; cat /proc/self/uid_map; echo x > /dev/null && head -c 1 /dev/zero | od -An -tx1; sleep 0.2"
+    with pipe() as (read, write):
+        container = bundle.create("sh", "-c", script, stdio=Stdio(-1, write, write))
+        container.start()
+        os.close(write)
+        assert os.stat(f"/proc/{container.pid}").st_uid == 100000
+        text = read_all(read)
+    assert container.wait() == 0
+    assert [line.split() for line in text.splitlines()] == [["0"], ["0", "100000", "65536"], ["00"]]
+
+
+def test_an_overlay_given_as_mounts_is_not_seen_on_the_host(bundle: Bundle) -> None:
+    for name in ("upper", "work"):
+        (bundle.path / name).mkdir()
+    options = [f"lowerdir={bundle.path}/rootfs", f"upperdir={bundle.path}/upper", f"workdir={bundle.path}/work"]
+    container = bundle.create("sh", "-c", "touch /new; sleep 100", rootfs_mounts=[("overlay", "overlay", options)])
+    container.start()
+    deadline = time.monotonic() + 5
+    while not (bundle.path / "upper/new").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert str(bundle.path) not in Path("/proc/self/mountinfo").read_text()
+    assert " / / rw" in Path(f"/proc/{container.pid}/mountinfo").read_text()
+
+
+def test_a_link_in_the_image_cannot_lead_a_mount_out_of_it(bundle: Bundle) -> None:
+    outside = bundle.path / "outside"
+    outside.mkdir()
+    (bundle.path / "rootfs/evil").symlink_to(f"../../../../../..{outside}")
+    (bundle.path / "rootfs" / str(outside).lstrip("/")).mkdir(parents=True)
+    bundle.spec["mounts"].append({"destination": "/evil", "type": "tmpfs", "source": "tmpfs"})
+    code, text = bundle.output("sh", "-c", "grep -c outside /proc/self/mountinfo; touch /evil/x")
+    assert (code, text) == (0, "1\n")
+    assert list(outside.iterdir()) == []
+
+
+def test_limits_are_in_force_before_the_program_runs(bundle: Bundle) -> None:
+    bundle.spec["linux"]["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 50}}
+    container = bundle.create("true")
+    manager = container.cgroups
+    if not manager.paths:
+        pytest.skip("no cgroups here")
+    stats = container.stats()
+    assert (stats.memory.limit, stats.pids.limit) == (64 << 20, 50)
+    assert container.pids() == [container.pid]
+
+
+def test_nothing_is_left_after_delete(bundle: Bundle) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    container = bundle.create("sleep", "100")
+    container.start()
+    pid, paths = container.pid, cgroup_directories(container)
+    with pytest.raises(FailedPrecondition, match="it is running"):
+        container.delete()
+    container.delete(force=True)
+    container.delete(force=True)
+    assert not os.path.exists(f"/proc/{pid}")
+    assert not any(os.path.exists(path) for path in paths)
+    assert os.listdir(bundle.root) in ([], [".seccomp"])
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_states_follow_one_another_and_are_seen_from_elsewhere(bundle: Bundle) -> None:
+    container = bundle.create("sleep", "100")
+    container.detach()
+    other = Container.load(container.id, root=bundle.root)
+    assert other.status() == "created"
+    other.start()
+    assert other.status() == "running"
+    with pytest.raises(FailedPrecondition, match="it is running"):
+        other.start()
+    if other.cgroups.paths:
+        other.pause()
+        assert other.status() == "paused"
+        other.resume()
+    other.kill(signal.SIGKILL)
+    container.wait()
+    assert other.status() == "stopped"
+    with pytest.raises(FailedPrecondition, match="not running"):
+        other.kill(signal.SIGTERM)
+    assert [c.id for c in Container.list(root=bundle.root)] == [container.id]
+    other.delete()
+    with pytest.raises(NotFound):
+        Container.load(container.id, root=bundle.root)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("nosuch", 127, 'exec: "nosuch": executable file not found in $PATH'),
+        ("/no/such", 127, 'exec: "/no/such": stat /no/such: no such file or directory'),
+        ("/bin", 126, 'exec: "/bin": is a directory'),
+        ("/data", 126, 'exec: "/data": permission denied'),
+    ],
+)
+def test_a_missing_command_is_said_as_shells_count_it(bundle: Bundle, command: str, code: int, words: str) -> None:
+    (bundle.path / "rootfs/data").write_text("no program")
+    with pytest.raises(CommandFailed) as caught:
+        bundle.create(command)
+    assert (caught.value.exit_code, str(caught.value)) == (code, words)
+    assert Container.list(root=bundle.root) == []
+
+
+def test_a_failed_step_has_an_address_a_cause_and_a_remedy(bundle: Bundle) -> None:
+    bundle.spec["mounts"].append({"destination": "/x", "type": "nosuchfs", "source": "x"})
+    with pytest.raises(StepFailed, match=r"step \d+ of \d+: mount nosuchfs on /x: .*ENODEV \(this kernel has no") as caught:
+        bundle.create("true")
+    assert 1 < caught.value.step < caught.value.total
+    assert Container.list(root=bundle.root) == []
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is(bundle: Bundle) -> None:
+    bundle.spec["process"]["cwd"] = "relative"
+    with pytest.raises(InvalidArgument, match="cwd must be an absolute path"):
+        bundle.create("true")
+    bundle.spec["process"]["cwd"] = "/"
+    bundle.spec["mounts"].append({"destination": "/proc/self", "type": "tmpfs", "source": "tmpfs"})
+    with pytest.raises(InvalidArgument, match="inside /proc"):
+        bundle.create("true")
+    for id in ("", ".", "..", "a/b", "a b", ".hidden"):
+        with pytest.raises(InvalidArgument, match="invalid container id"):
+            Container.create(id, str(bundle.path), root=bundle.root)
+    assert Container.list(root=bundle.root) == []
+
+
+def test_a_name_can_be_taken_once(bundle: Bundle) -> None:
+    container = bundle.create("true")
+    with pytest.raises(AlreadyExists):
+        Container.create(container.id, str(bundle.path), root=bundle.root, spec=bundle.spec)
+    assert container.status() == "created"
+
+
+def test_signals_that_python_ignores_are_back_to_default(bundle: Bundle) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        _, text = bundle.output("grep", "-E", "SigBlk|SigIgn", "/proc/self/status")
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+    assert [line.split()[1] for line in text.splitlines()] == ["0" * 16] * 2
+
+
+def test_no_descriptor_leaks_into_the_container_but_the_preserved(bundle: Bundle) -> None:
+    with pipe() as (read, write):
+        os.set_inheritable(write, True)
+        high = os.dup2(write, 60)
+        _, text = bundle.output("ls", "/proc/self/fd")
+        os.close(high)
+    assert text.split() == ["0", "1", "2", "3"]  # 3 is the directory that ls reads
+    del read
+
+
+def test_hooks_run_in_order_and_know_the_container(bundle: Bundle) -> None:
+    log = bundle.path / "hooks.log"
+    script = bundle.path / "hook"
+    script.write_text(f'#!/bin/sh\ncat > {bundle.path}/state.$1\necho "$1 $COLOUR" >> {log}\n')
+    script.chmod(0o755)
+    bundle.spec["hooks"] = {
+        kind: [{"path": str(script), "args": ["hook", kind], "env": ["COLOUR=red", "PATH=/bin:/usr/bin"]}]
+        for kind in ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    }
+    inside = [{"path": "/bin/sh", "args": ["sh", "-c", "/bin/cat > /from-hook"]}]
+    bundle.spec["hooks"]["startContainer"] = inside
+    assert bundle.output("grep", "-o", '"id":"[^"]*"', "/from-hook")[1].startswith('"id":"test-')
+    order = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
+    assert log.read_text().splitlines() == [f"{kind} red" for kind in order]
+    assert '"status":"stopped"' in (bundle.path / "state.poststop").read_text()
+
+
+def test_a_hook_that_fails_undoes_the_container(bundle: Bundle) -> None:
+    bundle.spec["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo no luck >&2; exit 3"]}]}
+    with pytest.raises(FailedPrecondition, match="createRuntime hook /bin/sh: exit status 3: no luck"):
+        bundle.create("true")
+    assert Container.list(root=bundle.root) == []
+
+
+def test_steps_are_timed_when_asked(bundle: Bundle) -> None:
+    container = bundle.create("true", trace=True)
+    container.start()
+    assert container.plan is not None
+    assert len(container.times) == len(container.plan.ops) + 1
+    assert container.times == sorted(container.times)
+    container.wait()
