@@ -31,6 +31,7 @@ from boxship.errors import (
     PermissionDenied,
     Unimplemented,
 )
+from boxship.image.content import ContentStore
 from boxship.image.store import gc_labels
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
@@ -347,6 +348,17 @@ async def test_what_nothing_refers_to_is_collected_when_an_image_goes(
     assert os.listdir(tmp_path / "r" / "content" / "blobs" / "sha256") == []
 
 
+async def test_a_lease_that_is_gone_protects_nothing(client: Client) -> None:
+    lease.set("gone")
+    with pytest.raises(NotFound, match="lease"):
+        await put(client, b"x")
+    with pytest.raises(NotFound, match="lease"):
+        await client.snapshots.Prepare(snapshots_api.PrepareSnapshotRequest(snapshotter=OVERLAY, key="x"))
+    lease.set("")
+    assert await content(client) == set()
+    assert await snapshots(client) == set()
+
+
 async def test_an_expired_lease_keeps_nothing(client: Client) -> None:
     past = {"containerd.io/gc.expire": "2020-01-01T00:00:00Z"}
     await client.leases.Create(leases_api.CreateRequest(id="old", labels=past))
@@ -414,3 +426,12 @@ async def test_two_daemons_cannot_share_their_sockets(services: ContainerdServic
             raise PermissionDenied("it was opened")
     assert (tmp_path / "c.sock").exists()
     assert (tmp_path / "c.sock").stat().st_mode & 0o777 == 0o660
+
+
+async def test_a_blob_that_lost_its_record_is_swept_when_it_is_old(client: Client, tmp_path: Path) -> None:
+    store = ContentStore(str(tmp_path / "r" / "content"))
+    young, old = store.put(b"young"), store.put(b"old")
+    os.utime(store.path(old), (0, 0))
+    await client.leases.Create(leases_api.CreateRequest(id="trigger"))
+    await client.leases.Delete(leases_api.DeleteRequest(id="trigger", sync=True))
+    assert [blob.digest for blob in store.walk()] == [young]

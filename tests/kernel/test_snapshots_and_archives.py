@@ -11,11 +11,12 @@ import sys
 import tarfile
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from boxship.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from boxship.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from boxship.image.apply import apply_layer
 from boxship.image.content import ContentStore
 from boxship.image.database import Database
@@ -318,6 +319,25 @@ def test_a_bad_root_file_system_leaves_nothing(
     with pytest.raises(error):
         import_rootfs(io.BytesIO(data), store)
     assert list(store.walk()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_disk_while_loading_is_resource_exhausted_and_leaves_nothing(small_disk: Path) -> None:
+    store = ContentStore(str(small_disk))
+    parts = [archive([member("small", b"1" * 50_000)]), archive([member("big", os.urandom(1 << 20))])]
+    with pytest.raises(ResourceExhausted, match="full"):
+        load_archive(io.BytesIO(docker_archive(parts)), store)
+    assert list(store.walk()) == []
+    assert store.statuses() == []
+    assert shutil.disk_usage(small_disk).used < 50_000
 
 
 # -- a process killed in the middle

@@ -10,6 +10,7 @@ go afterwards, in a worker thread.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
@@ -25,6 +26,7 @@ _REF_CONTENT = "containerd.io/gc.ref.content"
 _REF_SNAPSHOT = "containerd.io/gc.ref.snapshot."
 _ROOT = "containerd.io/gc.root"
 _EXPIRE = "containerd.io/gc.expire"
+_ORPHAN_AGE = 3600  # seconds
 _DELAY = 1.0  # seconds between a removal that does not wait and its collection
 
 Node = tuple[str, str, str]  # namespace, "content" or "snapshot", digest or name
@@ -86,6 +88,15 @@ class Collector:
                     self._content.delete(digest)
         if snapshots:
             self._snapshotter.cleanup()
+        self._sweep_orphans(known)
+
+    def _sweep_orphans(self, known: "set[str]") -> None:
+        """Blobs that no namespace knows: their writer ended between the rename and the record. A young one may be
+        just there."""
+        before = time.time_ns() - _ORPHAN_AGE * 1_000_000_000
+        for blob in self._content.walk():
+            if blob.digest not in known and blob.created_ns < before:
+                self._content.delete(blob.digest)
 
     def _mark(self) -> "set[Node]":
         content = {

@@ -20,7 +20,7 @@ from boxship.api.containerd.leases import (
 from boxship.containerd.filters import message_lookup, parse
 from boxship.containerd.gc import Collector
 from boxship.containerd.records import Records, check_labels, now
-from boxship.errors import InvalidArgument
+from boxship.errors import InvalidArgument, NotFound
 from boxship.image.database import Database
 from boxship.protobuf import Empty
 
@@ -97,6 +97,11 @@ def add_resource(database: Database, namespace: str, lease_id: str, type: str, i
 
 
 def protect(database: Database, type: str, id: str) -> None:
-    """Put what was just made under the current call's lease, if it has one."""
+    """Put what was just made under the current call's lease, if it has one; raises NotFound when it is gone."""
     if lease_id := lease.get():
+        if not database.row(
+            "SELECT 1 FROM records WHERE kind='lease' AND namespace=? AND name=?",
+            (required_namespace(), lease_id),
+        ):
+            raise NotFound(f"lease {lease_id!r}: not found")
         add_resource(database, required_namespace(), lease_id, type, id)

@@ -62,6 +62,7 @@ class Shims:
         self._exchange = exchange
         self._shims: dict[tuple[str, str], Shim] = {}
         self._starting: set[tuple[str, str]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     def get(self, namespace: str, id: str) -> Shim:
         """Raises NotFound."""
@@ -81,6 +82,22 @@ class Shims:
         if key in self._shims or key in self._starting:
             raise AlreadyExists(f"task {id!r}: already exists")
         self._starting.add(key)
+        starting = asyncio.get_running_loop().create_task(self._start(namespace, id, runtime, spec, options))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A shim that is half born cannot be called back: let it be born, then let it go.
+            self._keep(asyncio.get_running_loop().create_task(self._give_up(starting)))
+            raise
+
+    async def _give_up(self, starting: "asyncio.Task[Shim]") -> None:
+        try:
+            shim = await starting
+        except BoxshipError:
+            return  # it failed by itself, and has cleaned up
+        await self.abandon(shim)
+
+    async def _start(self, namespace: str, id: str, runtime: str, spec: bytes, options: "Any | None") -> Shim:
         try:
             bundle = self._bundles.create(namespace, id, spec)
             shim_log = None
@@ -100,7 +117,11 @@ class Shims:
             self._add(shim)
             return shim
         finally:
-            self._starting.discard(key)
+            self._starting.discard((namespace, id))
+
+    def _keep(self, task: "asyncio.Task[None]") -> None:
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def end(self, shim: Shim) -> None:
         """The task is deleted: tell the shim to go, and forget the bundle."""
@@ -133,6 +154,7 @@ class Shims:
         await asyncio.gather(*(self._adopt(bundle, known) for bundle in list(self._bundles)))
 
     async def close(self) -> None:
+        await asyncio.gather(*self._background, return_exceptions=True)
         for shim in list(self._shims.values()):
             shim.ending = True
             self._release(shim)
