@@ -141,3 +141,61 @@ def _play(directory: str, ttrpc_address: str, fifos: "list[str]") -> None:
         for reader in readers:
             os.close(reader)
         client.close()
+
+
+_CAPABILITIES = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE"]
+_MOUNTS = (
+    ("/proc", "proc", "nosuid,noexec,nodev"),
+    ("/dev", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
+    ("/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+    ("/dev/shm", "tmpfs", "nosuid,noexec,nodev,mode=1777,size=65536k"),
+    ("/dev/mqueue", "mqueue", "nosuid,noexec,nodev"),
+    ("/sys", "sysfs", "nosuid,noexec,nodev,ro"),
+)
+SPEC: "dict[str, Anything]" = {
+    "ociVersion": "1.0.2",
+    "process": {
+        "args": ["sh", "-c", "true"],
+        "cwd": "/",
+        "env": ["PATH=/usr/bin:/bin", "TERM=xterm"],
+        "user": {"uid": 0, "gid": 0, "additionalGids": [10]},
+        "noNewPrivileges": True,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024}],
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES),
+    },
+    "root": {"path": "rootfs", "readonly": False},
+    "hostname": "play",
+    "mounts": [
+        {"destination": where, "type": type, "source": type, "options": options.split(",")}
+        for where, type, options in _MOUNTS
+    ],
+    "linux": {
+        "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")],
+        "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"],
+        "readonlyPaths": ["/proc/bus", "/proc/sys"],
+        "resources": {
+            "devices": [{"allow": False, "access": "rwm"}],
+            "memory": {"limit": 1 << 30},
+            "cpu": {"shares": 1024},
+            "pids": {"limit": 100},
+        },
+        "cgroupsPath": "/play/play",
+    },
+}
+"""What an engine usually asks for."""
+
+
+def rehearse_compiling() -> None:
+    """Compile a usual container's plan, for nobody."""
+    from ..libcontainer.compile import Request, compile_spec
+    from ..libcontainer.host import host
+    from ..libcontainer.plan import codec
+    from ..libcontainer.resources import for_cgroups
+    from ..oci import cold_json
+
+    mounts = [("overlay", "overlay", ["lowerdir=/a:/b", "upperdir=/c", "workdir=/d"])]
+    for _ in range(ROUNDS):
+        spec = cold_json.loads(cold_json.dumps(SPEC))
+        request = Request(spec, id="play", bundle="/play", rootfs="/play/rootfs", rootfs_mounts=mounts, tasks=8)
+        codec.encode(compile_spec(request, host(), home="/").ops)
+        for_cgroups(spec["linux"])

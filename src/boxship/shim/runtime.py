@@ -16,6 +16,7 @@ from _socket import (
     socketpair,
 )
 from errno import EACCES, EISDIR, ENOENT, ENOEXEC
+from select import POLLIN, poll
 from signal import set_wakeup_fd
 from struct import Struct
 from sys import byteorder
@@ -79,13 +80,7 @@ if TYPE_CHECKING:
 
 
 class LibcontainerRuntime:
-    """Containers of ``boxship.libcontainer``.
-
-    Create, start and exec run in a helper: a fork of the shim that does the work, tells what came of it and ends.
-    The process that it made becomes the shim's child then, because the shim is a subreaper.
-    So the memory that reading state and spec, compiling and sending a plan writes to (over a megabyte) ends with the
-    helper, and a shim keeps only what it needs to wait.
-    """
+    """Containers of ``boxship.libcontainer``, made by ``Helper``s."""
 
     def create(
         self,
@@ -100,7 +95,7 @@ class LibcontainerRuntime:
         if systemd_cgroup:
             raise Unimplemented("the systemd cgroup manager is not offered", remedy="use cgroupfs")
 
-        def make() -> Made:
+        def make() -> "tuple[Made, Callable[[], None] | None]":
             from ..libcontainer.container import Container
             from ..libcontainer.process import Stdio, Terminal
 
@@ -112,16 +107,16 @@ class LibcontainerRuntime:
                 rootfs_mounts=rootfs,
                 no_pivot=no_pivot,
             )
-            alone = has_own_pid_namespace(container.spec)
-            return Made(container.pid, container.console, alone)
+            return Made(container.pid, container.console, has_own_pid_namespace(container.spec)), container.start
 
+        helper = Helper(make)
         try:
-            made = in_helper(make)
+            made = helper.answer()
         except Internal:
             # The helper may have died in the middle; a create that failed has left nothing anyway.
-            LibcontainerContainer(id, root, Made(0, -1)).delete(force=True)
+            LibcontainerContainer(id, root, Made(0, -1), None).delete(force=True)
             raise
-        return LibcontainerContainer(id, root, made)
+        return LibcontainerContainer(id, root, made, helper)
 
 
 class Made:
@@ -136,39 +131,57 @@ class Made:
 
 
 class LibcontainerContainer:
-    """``RunningContainer`` over the container's state on disk."""
+    """``RunningContainer`` over the container's state on disk, and until it is started the helper that made it."""
 
-    def __init__(self, id: str, root: str, made: Made) -> None:
+    def __init__(self, id: str, root: str, made: Made, helper: "Helper | None") -> None:
         self.pid = made.pid
         self.console = made.console if made.console >= 0 else None
         self.own_pid_namespace = made.alone
         self._id = id
         self._root = root
+        self._helper = helper
 
     def _load(self) -> "Container":
         from ..libcontainer.container import Container
 
         return Container.load(self._id, root=self._root)
 
-    def start(self) -> None:
-        def make() -> Made:
-            self._load().start()
-            return Made(self.pid, -1)
+    def _release(self) -> None:
+        """Let the helper go, so that init is the shim's child; ``start`` works without it too."""
+        if self._helper is not None:
+            self._helper.finish()
+            self._helper = None
 
-        in_helper(make)
+    def start(self) -> None:
+        helper, self._helper = self._helper, None
+        if helper is not None and helper.ask_to_start():
+            helper.answer()
+            helper.leave()
+            return
+
+        def make() -> "tuple[Made, None]":
+            self._load().start()
+            return Made(self.pid, -1), None
+
+        again = Helper(make)
+        again.answer()
+        again.leave()
 
     def exec(self, spec: "dict[str, Anything]", streams: "Streams | None") -> "RunningProcess":
-        def make() -> Made:
+        def make() -> "tuple[Made, None]":
             from ..libcontainer.process import Stdio, Terminal
 
             stdio = Terminal() if streams is None else Stdio(*streams)
             process = self._load().exec(spec, stdio=stdio)
-            return Made(process.pid, process.console)
+            return Made(process.pid, process.console), None
 
-        made = in_helper(make)
+        helper = Helper(make)
+        made = helper.answer()
+        helper.leave()
         return ExecutedProcess(made.pid, made.console if made.console >= 0 else None)
 
     def kill(self, signal: int, *, all: bool = False) -> None:
+        self._release()
         self._load().kill(signal, all=all)
 
     def pause(self) -> None:
@@ -187,6 +200,7 @@ class LibcontainerContainer:
         self._load().update(resources)
 
     def delete(self, *, force: bool = False) -> None:
+        self._release()
         try:
             container = self._load()
         except NotFound:
@@ -210,40 +224,76 @@ def has_own_pid_namespace(spec: "dict[str, Anything]") -> bool:
     return any(item.get("type") == "pid" and not item.get("path") for item in namespaces)
 
 
-def in_helper(make: "Callable[[], Made]") -> Made:
-    """Run ``make`` in a fork of this process; what it raises is raised here.
+class Helper:
+    """A fork of the shim that makes a process, tells what came of it, and ends.
 
+    The process that it made becomes the shim's child then, because the shim is a subreaper.
+    So the memory that reading state and spec, compiling and sending a plan writes to (over a megabyte) ends with
+    the helper, and a shim keeps only what it needs to wait.
+
+    ``make`` returns what was made, and for a container also how to start it; such a helper stays until it was asked
+    to start it (which saves a fork), or to go, or the container's init has ended.
     The answer is one packet: a status (google.rpc code, pid, flags) and a message, the terminal as SCM_RIGHTS.
     """
-    ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
-    helper = os.fork()
-    if helper == 0:
-        ours.close()
-        _help(make, theirs)
-    theirs.close()
-    try:
-        data, ancillary, _, _ = ours.recvmsg(65536, CMSG_LEN(4), MSG_CMSG_CLOEXEC)
-    finally:
-        ours.close()
-        os.waitpid(helper, 0)  # from here on its children are ours
-    if len(data) < ANSWER.size:
-        raise Internal("the helper that makes containers died")
-    code, pid, extra = ANSWER.unpack_from(data)
-    if code:
-        error = by_code(code, data[ANSWER.size :].decode("utf-8", "replace"))
-        error.exit_code = extra  # type: ignore[attr-defined]  # see CommandFailed
-        raise error
-    console = int.from_bytes(ancillary[0][2][:4], byteorder) if ancillary else -1
-    return Made(pid, console, bool(extra))
+
+    def __init__(self, make: "Callable[[], tuple[Made, Callable[[], None] | None]]") -> None:
+        self._socket, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._socket.close()
+            _help(make, theirs)
+        theirs.close()
+
+    def answer(self) -> Made:
+        """What was made; what the helper raised is raised here, after it has ended."""
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(65536, CMSG_LEN(4), MSG_CMSG_CLOEXEC)
+        except OSError:
+            data, ancillary = b"", []
+        if len(data) < ANSWER.size:
+            self.finish()
+            raise Internal("the helper that makes containers died")
+        code, pid, extra = ANSWER.unpack_from(data)
+        if code:
+            self.finish()
+            error = by_code(code, data[ANSWER.size :].decode("utf-8", "replace"))
+            error.exit_code = extra  # type: ignore[attr-defined]  # see exit_code_of
+            raise error
+        console = int.from_bytes(ancillary[0][2][:4], byteorder) if ancillary else -1
+        return Made(pid, console, bool(extra))
+
+    def ask_to_start(self) -> bool:
+        """False when the helper has gone."""
+        try:
+            self._socket.send(b"s")
+        except OSError:
+            self.finish()
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Let it go, and do not wait: it is reaped as all children are, and its own then become ours."""
+        self._socket.close()
+
+    def finish(self) -> None:
+        """Let it go and wait until it has; from here on its children are ours.  Finishing twice is fine."""
+        self._socket.close()
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass  # reaped with the others
 
 
-def _help(make: "Callable[[], Made]", answer: "socket") -> None:
-    """The helper: make, answer, end."""
+def _help(make: "Callable[[], tuple[Made, Callable[[], None] | None]]", answer: "socket") -> None:
+    """The helper's life."""
     try:
         set_wakeup_fd(-1)  # the shim's; its SIGCHLD is not our business
-        made = make()
+        made, start = make()
         rights = [(SOL_SOCKET, SCM_RIGHTS, made.console.to_bytes(4, byteorder))] if made.console >= 0 else []
         answer.sendmsg([ANSWER.pack(0, made.pid, made.alone)], rights)
+        if start is not None and _told_to_start(answer, made.pid):
+            start()
+            answer.send(ANSWER.pack(0, made.pid, 0))
     except BoxshipError as error:
         answer.send(ANSWER.pack(error.code, 0, exit_code_of(error)) + str(error).encode()[:8192])
     except BaseException as error:
@@ -253,7 +303,24 @@ def _help(make: "Callable[[], Made]", answer: "socket") -> None:
         os._exit(0)
 
 
+def _told_to_start(answer: "socket", pid: int) -> bool:
+    """Wait for the shim's word; False when it wants us gone, has gone itself, or init ended."""
+    pidfd = os.pidfd_open(pid)
+    waiter = poll()
+    waiter.register(answer.fileno(), POLLIN)
+    waiter.register(pidfd, POLLIN)
+    ready = [fd for fd, _ in waiter.poll()]
+    os.close(pidfd)
+    return answer.fileno() in ready and answer.recv(1) == b"s"
+
+
 def exit_code_of(error: BoxshipError) -> int:
-    """What a shell gives for a program that could not be run: 127 not there, 126 not executable, else 1."""
+    """What a shell gives for a program that could not be run: 127 not there, 126 not executable, else 1.
+
+    An error that came through a helper carries it as ``exit_code``.
+    """
+    told = getattr(error, "exit_code", None)
+    if isinstance(told, int):
+        return told
     number = getattr(error, "errno", 0)
     return 127 if number == ENOENT else 126 if number in (EACCES, EISDIR, ENOEXEC) else 1

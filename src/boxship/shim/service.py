@@ -398,9 +398,9 @@ class TaskService:
         The library ends and reaps the init of a failed start itself; one that is deleted still waits.
         """
         try:
-            os.kill(task.init.pid, SIGKILL)
+            self._container(task).kill(SIGKILL)
             os.waitpid(task.init.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
+        except (BoxshipError, ProcessLookupError, ChildProcessError):
             pass  # the library was faster
         self._ended(task, task.init, code << 8)
 

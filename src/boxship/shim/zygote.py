@@ -28,7 +28,7 @@ from boxship.api.task.bootstrap import StartShimRequest, StartShimResponse, Zygo
 from boxship.api.task.zygote import shim_socket
 from boxship.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unavailable
 from boxship.shim import bundle as bundle_files
-from boxship.shim.rehearsal import rehearse
+from boxship.shim.rehearsal import rehearse, rehearse_compiling
 from boxship.shim.template import Template
 from boxship.shim.title import set_title
 from boxship.ttrpc.loop import Loop
@@ -150,12 +150,13 @@ class Nursery:
         self.loop.forget(self.template.channel)
         self._leave()
 
-    def _socket_identity(self) -> "tuple[int, int] | None":
+    def _socket_identity(self) -> "tuple[int, int, int] | None":
+        """Which socket file is at our path; with its time, because inode numbers are used again."""
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
             return None
-        return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino, found.st_mtime_ns
 
     @staticmethod
     def _loaded_code() -> "tuple[int, ...]":
@@ -195,6 +196,7 @@ def preload(directory: str) -> None:
 
     host()  # the facts of this host, cached
     rehearse(directory)
+    rehearse_compiling()
     gc.collect()
     # What is frozen is never visited again: a collection in a shim would write to, and so copy, every page.
     gc.freeze()
