@@ -43,7 +43,7 @@ def bundle() -> Iterator[str]:
         spec["ociVersion"] = "1.0.2"  # what the runc of a stable distribution accepts
         process = spec["process"]
         process.update(terminal=False, args=["true"], noNewPrivileges=False)
-        process["capabilities"] = {kind: DOCKER_CAPABILITIES for kind in ("bounding", "effective", "permitted")}
+        process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), DOCKER_CAPABILITIES)
         spec["linux"]["resources"].update(
             memory={"limit": 256 << 20}, pids={"limit": 100}, cpu={"shares": 512, "quota": 100000, "period": 100000}
         )

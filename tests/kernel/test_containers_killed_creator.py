@@ -59,11 +59,12 @@ while left and time.monotonic() < deadline:
     except ChildProcessError:
         left = False
 names = [name for name in (os.listdir(root) if os.path.isdir(root) else []) if name != ".seccomp"]
-print(json.dumps({"died": died, "processes": left, "cgroups": [p for p in paths if os.path.exists(p)], "state": names}))
+paths = [path for path in paths if os.path.exists(path)]
+print(json.dumps({"died": died, "processes": left, "cgroups": paths, "state": names}))
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def bundle() -> Iterator[Bundle]:
     with new_bundle() as made:
         made.spec["process"]["args"] = ["sleep", "100"]

@@ -27,7 +27,8 @@ def _default_v2_with_terminal() -> str:
 def _user_namespace_and_overlay() -> str:
     spec = default()
     spec["linux"]["namespaces"].append({"type": "user"})
-    spec["linux"]["uidMappings"] = spec["linux"]["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    spec["linux"]["uidMappings"] = spec["linux"]["gidMappings"] = maps
     layers = ["lowerdir=/layers/2:/layers/1", "upperdir=/c1/fs", "workdir=/c1/work"]
     return explain(plan_of(spec, rootfs_mounts=[("overlay", "overlay", layers)]))
 

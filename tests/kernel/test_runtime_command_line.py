@@ -1,0 +1,234 @@
+"""`boxship-runc` as its callers use it: processes that end between create and start, logs, pid files, consoles."""
+
+import array
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .bundle_fixture import Bundle, needs_root, new_bundle, read_all
+
+RUNTIME = Path(sys.executable).parent / "boxship-runc"
+pytestmark = [
+    pytest.mark.root,
+    needs_root,
+    pytest.mark.skipif(not RUNTIME.exists(), reason="needs boxship installed beside this Python"),
+]
+
+
+class Runtime:
+    """The command line with its own state, for one bundle."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.ids: list[str] = []
+
+    def configure(self, *args: str, **process: Any) -> None:
+        self.bundle.spec["process"].update(args=list(args), **process)
+        (self.bundle.path / "config.json").write_text(json.dumps(self.bundle.spec))
+
+    def __call__(self, *words: str, ok: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
+        command = [str(RUNTIME), "--root", self.bundle.root, *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=self.bundle.path, timeout=30, check=False, **options
+        )
+        assert not ok or done.returncode == 0, done.stderr
+        return done
+
+    def create(self, id: str, *flags: str) -> None:
+        """Create, with /dev/null for all streams: the container holds on to them after the program has ended."""
+        command = [str(RUNTIME), "--root", self.bundle.root, "create", *flags, id]
+        null = subprocess.DEVNULL
+        subprocess.run(command, stdin=null, stdout=null, stderr=null, cwd=self.bundle.path, timeout=30, check=True)
+
+    def id(self, name: str) -> str:
+        self.ids.append(f"cli-{os.getpid()}-{name}")
+        return self.ids[-1]
+
+
+@pytest.fixture()
+def runtime() -> Iterator[Runtime]:
+    with new_bundle() as bundle:
+        runtime = Runtime(bundle)
+        try:
+            yield runtime
+        finally:
+            for id in runtime.ids:
+                runtime("delete", "--force", id)
+
+
+def state(runtime: Runtime, id: str) -> "dict[str, Any]":
+    found: dict[str, Any] = json.loads(runtime("state", id).stdout)
+    return found
+
+
+def wait_for(runtime: Runtime, id: str, status: str) -> None:
+    deadline = time.monotonic() + 5
+    while state(runtime, id)["status"] != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_run_passes_output_and_exit_code_through(runtime: Runtime) -> None:
+    runtime.configure("sh", "-c", "cat; echo err >&2; exit 5")
+    done = runtime("run", runtime.id("run"), ok=False, input="in")
+    assert (done.returncode, done.stdout, done.stderr) == (5, "in", "err\n")
+    assert json.loads(runtime("list", "--format", "json").stdout) == []
+
+
+def test_create_start_kill_delete_are_separate_programs(runtime: Runtime) -> None:
+    id = runtime.id("steps")
+    runtime.configure("sleep", "100")
+    runtime.create(id, "--pid-file", "pid")
+    pid = int((runtime.bundle.path / "pid").read_text())
+    created = state(runtime, id)
+    assert (created["status"], created["pid"], created["id"]) == ("created", pid, id)
+    assert os.readlink(f"/proc/{pid}/exe").startswith("/memfd:boxship")  # no interpreter is left, and no host file
+    runtime("start", id)
+    assert state(runtime, id)["status"] == "running"
+    assert "cannot start" in runtime("start", id, ok=False).stderr
+    assert json.loads(runtime("ps", "--format", "json", id).stdout) == [pid]
+    assert "cannot delete" in runtime("delete", id, ok=False).stderr
+    runtime("kill", id, "KILL")
+    wait_for(runtime, id, "stopped")
+    assert "not running" in runtime("kill", id, "TERM", ok=False).stderr
+    runtime("delete", id)
+    assert "does not exist" in runtime("state", id, ok=False).stderr
+    runtime("delete", "--force", id)
+
+
+def test_exec_has_flags_for_what_the_process_is(runtime: Runtime) -> None:
+    id = runtime.id("exec")
+    runtime.configure("sleep", "100")
+    runtime.create(id)
+    runtime("start", id)
+    script = "echo $A; id -u; id -G; pwd; grep CapEff /proc/self/status"
+    done = runtime(
+        "exec", "-e", "A=b", "--user", "7:8", "--cwd", "/proc", "--cap", "CAP_SYS_TIME", id, "sh", "-c", script
+    )
+    assert done.stdout.splitlines()[:4] == ["b", "7", "8", "/proc"]
+    assert runtime("exec", id, "sh", "-c", "exit 9", ok=False).returncode == 9
+    (runtime.bundle.path / "process.json").write_text(
+        json.dumps({"args": ["sh", "-c", "echo from-file"], "cwd": "/", "env": ["PATH=/bin"]})
+    )
+    assert runtime("exec", "--process", "process.json", id).stdout == "from-file\n"
+    missing = runtime("exec", id, "nosuch", ok=False)
+    assert (missing.returncode, "executable file not found in $PATH" in missing.stderr) == (127, True)
+
+
+def test_the_log_has_the_error_as_callers_read_it(runtime: Runtime) -> None:
+    runtime.configure("nosuch")
+    done = runtime("--log", "log.json", "--log-format", "json", "create", runtime.id("log"), ok=False)
+    assert done.returncode == 127
+    last = json.loads((runtime.bundle.path / "log.json").read_text().splitlines()[-1])
+    assert last["level"] == "error"
+    assert last["msg"].endswith('unable to start container process: exec: "nosuch": executable file not found in $PATH')
+    assert set(last) == {"level", "msg", "time"}
+
+
+def test_a_terminal_goes_over_the_console_socket(runtime: Runtime) -> None:
+    id = runtime.id("console")
+    runtime.configure("sh", "-c", "tty; stty size", terminal=True, consoleSize={"width": 90, "height": 30})
+    refused = runtime("create", id, ok=False)
+    assert "console socket" in refused.stderr
+    path = str(runtime.bundle.path / "console.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        runtime("create", "--console-socket", path, id)
+        connection, _ = listener.accept()
+        with connection:
+            _, ancillary, _, _ = connection.recvmsg(4096, 64)
+    master = array.array("i", ancillary[0][2][:4])[0]
+    runtime("start", id)
+    assert read_all(master).splitlines() == ["/dev/pts/0", "30 90"]
+    os.close(master)
+
+
+def test_signals_in_the_foreground_are_passed_on(runtime: Runtime) -> None:
+    runtime.configure("sh", "-c", "trap 'echo got; exit 3' USR1; echo up; while :; do sleep 0.05; done")
+    id = runtime.id("signal")
+    command = [str(RUNTIME), "--root", runtime.bundle.root, "run", "-b", str(runtime.bundle.path), id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.read() == "got\n"
+    assert process.returncode == 3
+
+
+def test_descriptors_are_preserved_when_asked(runtime: Runtime) -> None:
+    runtime.configure("sh", "-c", "echo three >&3")
+    read, write = os.pipe()
+    command = [str(RUNTIME), "--root", runtime.bundle.root, "run", "-b", str(runtime.bundle.path)]
+    command += ["--preserve-fds", "1", runtime.id("fds")]
+    pid = os.posix_spawn(command[0], command, dict(os.environ), file_actions=[(os.POSIX_SPAWN_DUP2, write, 3)])
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(write)
+    assert read_all(read) == "three\n"
+    os.close(read)
+    refused = runtime("run", "--preserve-fds", "9", runtime.id("none"), ok=False)
+    assert "descriptor 3 is not open" in refused.stderr
+
+
+def test_limits_can_be_updated_and_counters_read(runtime: Runtime) -> None:
+    id = runtime.id("update")
+    runtime.configure("sleep", "100")
+    runtime.create(id)
+    runtime("start", id)
+    runtime("update", "--memory", "64m", "--pids-limit", "33", id)
+    data = json.loads(runtime("events", "--stats", id).stdout)["data"]
+    assert (data["memory"]["usage"]["limit"], data["pids"]["limit"], data["pids"]["current"]) == (64 << 20, 33, 1)
+    runtime("pause", id)
+    assert state(runtime, id)["status"] == "paused"
+    assert "paused" in runtime("exec", id, "true", ok=False).stderr
+    runtime("resume", id)
+    assert state(runtime, id)["status"] == "running"
+
+
+def test_spec_features_explain_and_version_need_no_root(runtime: Runtime, tmp_path: Path) -> None:
+    nobody: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
+    runtime("spec", "-b", str(tmp_path))
+    assert "exists" in runtime("spec", "-b", str(tmp_path), ok=False).stderr
+    assert json.loads(runtime("features").stdout)["linux"]["seccomp"]["enabled"] is True
+    runtime.configure("true")
+    os.chmod(runtime.bundle.path, 0o755)
+    readable = subprocess.run([str(RUNTIME), "--version"], capture_output=True, text=True, check=False, **nobody)
+    if readable.returncode:
+        pytest.skip("another user may not read this installation")
+    text = runtime("explain", str(runtime.bundle.path), **nobody).stdout
+    assert "clone3(CLONE_PARENT | CLONE_NEWNS" in text
+    assert text.rstrip().splitlines()[-1].split("  ")[1].startswith("execve(it")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nosuchverb"], "unknown verb"),
+        (["run", "--nosuch", "x"], "flag provided but not defined: --nosuch"),
+        (["kill", "x", "NOSIGNAL"], "unknown signal"),
+        (["create"], "the container's id is missing"),
+        (["--log-format", "xml", "list"], "must be text or json"),
+        (["state", "nosuch"], "does not exist"),
+        (["update", "--pids-limit", "many", "x"], "not a number"),
+    ],
+)
+def test_wrong_calls_get_one_clear_line(runtime: Runtime, words: "list[str]", message: str) -> None:
+    runtime.configure("true")
+    done = runtime(*words, ok=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_invalid_json_is_said_with_its_place(runtime: Runtime) -> None:
+    (runtime.bundle.path / "config.json").write_text('{"a": \n nope}')
+    assert "config.json: invalid JSON" in runtime("run", runtime.id("json"), ok=False).stderr
