@@ -1,42 +1,17 @@
 """Look-ups inside a root file system, by descriptor: nothing that an image says can lead out of it.
 
-Every path from a tar header goes through `openat2` with RESOLVE_IN_ROOT: absolute symlinks and ``..`` are taken
-relative to the root, as if by chroot, and magic links are refused (openat2(2), Linux 5.6).
+Every path from a tar header goes through `boxship.linux.files.open_in_root` (openat2).
 Joining strings and checking prefixes is what CVE-2018-15664 and CVE-2019-14271 were made of.
 """
 
-import ctypes
 import errno
 import os
 import stat
 
 from boxship.errors import BoxshipError, Internal, InvalidArgument, ResourceExhausted
+from boxship.linux.files import open_in_root, syncfs
 
-_SYS_OPENAT2 = 437  # the same on every architecture: it came after the numbers were unified
-RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_IN_ROOT = 0x10
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open ``path`` below the directory descriptor ``root``; raises OSError as open(2) does. The caller owns it."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-    name = os.fsencode(path.lstrip("/") or ".")
-    for _ in range(32):
-        fd = _libc.syscall(
-            _SYS_OPENAT2, root, ctypes.c_char_p(name), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
-        )
-        if fd >= 0:
-            return int(fd)
-        number = ctypes.get_errno()
-        if number not in (errno.EAGAIN, errno.EINTR):  # EAGAIN: a rename raced with the look-up of ".."
-            raise OSError(number, os.strerror(number), path)
-    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
+__all__ = ["describe", "fsync_directory", "open_directory", "open_in_root", "remove", "remove_tree", "syncfs"]
 
 
 def open_directory(root: int, path: str) -> int:
@@ -95,10 +70,3 @@ def fsync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def syncfs(fd: int) -> None:
-    """Flush the file system that holds ``fd``: one call for a whole tree (syncfs(2))."""
-    if _libc.syncfs(fd) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
