@@ -1,0 +1,24 @@
+"""``boxship pause``."""
+
+from __future__ import annotations
+
+from ..command import Command, Context
+from ..each import each, post
+from ..flags import Flag, Parsed
+
+FLAGS: tuple[Flag, ...] = ()
+
+
+def do(context: Context, o: Parsed) -> int:
+    return each(o.args, lambda name: post(context, name, "pause"))
+
+
+COMMAND = Command(
+    "pause",
+    "CONTAINER [CONTAINER...]",
+    "Pause all processes within one or more containers",
+    do,
+    FLAGS,
+    least=1,
+    most=None,
+)

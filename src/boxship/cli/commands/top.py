@@ -1,0 +1,20 @@
+"""``boxship top``."""
+
+from __future__ import annotations
+
+from ..command import Command, Context
+from ..flags import Parsed
+from ..output import print_table
+
+
+def do(context: Context, o: Parsed) -> int:
+    query = {"ps_args": " ".join(o.args[1:])}
+    answer = context.client.request("GET", f"/containers/{o.args[0]}/top", query).json()
+    print_table(answer["Titles"], answer["Processes"] or [])
+    return 0
+
+
+COMMAND = Command(
+    "top", "CONTAINER [ps OPTIONS]", "Display the running processes of a container", do,
+    least=1, most=None, interspersed=False,
+)  # fmt: skip
