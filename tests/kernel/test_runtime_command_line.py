@@ -54,7 +54,7 @@ class Runtime:
         return self.ids[-1]
 
 
-@pytest.fixture()
+@pytest.fixture
 def runtime() -> Iterator[Runtime]:
     with new_bundle() as bundle:
         runtime = Runtime(bundle)
@@ -130,7 +130,8 @@ def test_the_log_has_the_error_as_callers_read_it(runtime: Runtime) -> None:
     assert done.returncode == 127
     last = json.loads((runtime.bundle.path / "log.json").read_text().splitlines()[-1])
     assert last["level"] == "error"
-    assert last["msg"].endswith('unable to start container process: exec: "nosuch": executable file not found in $PATH')
+    cause = 'unable to start container process: exec: "nosuch": executable file not found in $PATH'
+    assert last["msg"].endswith(cause)
     assert set(last) == {"level", "msg", "time"}
 
 
