@@ -24,6 +24,7 @@ from typing import Any as AnyType
 
 import msgspec
 
+from boxship import tracing
 from boxship.api.containerd import Client
 from boxship.api.containerd.containers import (
     Container,
@@ -182,6 +183,7 @@ class Lifecycle:
 
     async def _start(self, live: Live) -> None:
         record = live.record
+        live.trace = tracing.current.get()
         undo: list[Undo] = []
         try:
             await self._make_task(live, undo)
@@ -384,7 +386,9 @@ class Lifecycle:
         async with live.lock:
             if not record.State.Running or (event.pid and record.State.Pid and event.pid != record.State.Pid):
                 return
-            await self._exited(live, event.exit_status, exited_at)
+            tracing.current.set(live.trace)  # this task's own context: the exit is part of the run that is watched
+            with tracing.span("engine", f"exit of {record.Name}", status=event.exit_status):
+                await self._exited(live, event.exit_status, exited_at)
 
     async def _exited(self, live: Live, status: int, exited_at: int) -> None:
         record = live.record

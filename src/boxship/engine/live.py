@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from boxship.tracing import Trace
+
 from .models import Record
 from .stdio import Stdio
 
@@ -53,7 +55,7 @@ class Live:
         self.backoff = 0.0
         self.oom_killed = False
         self.started = asyncio.Event()  # set while its process runs: the shim has opened its end of the FIFOs
-        self.exiting: asyncio.Task[None] | None = None
+        self.trace: Trace | None = None  # of the request that started it: its exit belongs to the same run
 
     def exited(self, code: int) -> None:
         waiters, self.exits = self.exits, set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from time import monotonic_ns
 
 from boxship.errors import BoxshipError, PeerError, Unavailable
 
@@ -15,7 +16,8 @@ from .address import Address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO, Any
+    from collections.abc import Callable
+    from typing import IO, Any, ClassVar
 
 VERSION = "1.47"
 CHUNK = 65536
@@ -214,6 +216,9 @@ class _Connection:
 class Client:
     """Calls one engine. ``headers`` go with every request (``boxship trace`` sends its traceparent so)."""
 
+    # told of each request when its answer's head is here: "METHOD path", start and end (monotonic ns)
+    observer: "ClassVar[Callable[[str, int, int], None] | None]" = None
+
     def __init__(self, address: Address, headers: dict[str, str] | None = None) -> None:
         self.address = address
         self.headers = headers or {}
@@ -257,6 +262,7 @@ class Client:
         stream: IO[bytes] | None,
         content_type: str,
     ) -> Response:
+        began = monotonic_ns()
         connection = _Connection(self.address)
         data = self._head(connection, method, path, query, body, stream is not None, content_type, False)
         connection.send(data)
@@ -265,6 +271,7 @@ class Client:
                 connection.send(b"%x\r\n%b\r\n" % (len(part), part))
             connection.send(b"0\r\n\r\n")
         status, headers = connection.head()
+        self._observe(f"{method} {path}", began)
         response = Response(connection, status, headers, method == "HEAD")
         if status >= 400:
             raise self._error(response)
@@ -272,12 +279,18 @@ class Client:
 
     def hijack(self, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Hijacked:
         """Take a connection over (attach, exec start); raises EngineError."""
+        began = monotonic_ns()
         connection = _Connection(self.address)
         connection.send(self._head(connection, "POST", path, query, body, False, "", True))
         status, headers = connection.head()
+        self._observe(f"POST {path} (hijacked)", began)
         if status not in (101, 200):
             raise self._error(Response(connection, status, headers, False))
         return Hijacked(connection, headers.get("content-type", ""))
+
+    def _observe(self, call: str, began: int) -> None:
+        if Client.observer is not None:
+            Client.observer(call, began, monotonic_ns())
 
     def _head(
         self,
