@@ -376,6 +376,33 @@ def test_runtime_options_of_several_kinds(options: Message | None, root: str) ->
     assert service_module._options(packed).runtime_root == root
 
 
+def test_a_call_in_a_trace_is_a_span_of_it(tmp_path: Path) -> None:
+    from boxship.shim.main import traced
+    from boxship.tracing import Trace
+
+    trace = Trace("a" * 32, str(tmp_path / "trace"))
+    (tmp_path / "trace").touch()
+    call: Anything = SimpleNamespace(name="Create", metadata=trace.headers())
+    answer = WaitResponse()
+    assert traced(call, lambda: answer) is answer
+    quiet: Anything = SimpleNamespace(name="State", metadata={"containerd-namespace-ttrpc": "moby"})
+    assert traced(quiet, lambda: answer) is answer
+    (span,) = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+    assert (span["layer"], span["call"]) == ("shim", "Create")
+
+
+def test_a_kill_that_comes_too_late_is_not_found(stage: Stage) -> None:
+    stage.make()
+    stage.start()
+
+    def late(number: int, **_: bool) -> None:
+        raise FailedPrecondition("not running")
+
+    stage.service.tasks["c"].container.kill = late
+    with pytest.raises(NotFound, match="has finished"):
+        stage.service.Kill(KillRequest(id="c", signal=9), stage.call)
+
+
 # -- the publisher
 
 

@@ -5,8 +5,9 @@
     {"log":"hello\\n","stream":"stdout","time":"2026-01-02T03:04:05.000000006Z"}
 
 Output is cut into lines; a line of 16 KiB or more is cut into pieces, of which only the last ends in ``\\n``
-(moby daemon/logger/copier.go).  Whole blocks of lines are escaped and put into the template at once, because
-doing it line by line is five times slower.  All lines that one read brought share its time.
+(moby daemon/logger/copier.go).  Blocks of lines that need no escape, which is most, are put into the template at
+once by one replace; others go line by line, which is five times slower.  All lines that one read brought share
+its time.
 """
 
 import os
@@ -15,6 +16,8 @@ from time import gmtime, strftime, time_ns
 
 PIECE = 16 * 1024
 """Bytes; docker's copier reads into a buffer of this size."""
+_PLAIN = bytes(n for n in range(0x20, 0x7F) if n not in b'"\\')
+"""What JSON takes as it is."""
 
 
 class JsonFile:
@@ -55,25 +58,27 @@ class JsonFile:
         out = []
         tail = self._tail(stream)
         while True:
-            # The newline that ends the most lines of which none is longer than a piece.
-            cut = data.rfind(b"\n", pos, pos + PIECE) + 1
-            if cut:
+            # Hop from newline to newline, as far as no line is longer than a piece.
+            cut = pos
+            while hop := data.rfind(b"\n", cut, cut + PIECE) + 1:
+                cut = hop
+            if cut > pos:
                 out.append(self._lines(data[pos:cut], tail))
                 pos = cut
             elif end - pos >= PIECE:
-                out.append('{"log":' + _escape(data[pos : pos + PIECE]) + tail[1:])
+                out.append(b'{"log":' + _escape(data[pos : pos + PIECE]) + tail[1:])
                 pos += PIECE
             else:
                 break
         self._rest[stream] = data[pos:]
         if out:
-            self._append("".join(out).encode())
+            self._append(b"".join(out))
 
     def finish(self, stream: str) -> None:
         """The stream ended; what has no newline is written without one."""
         rest = self._rest.pop(stream, b"")
         if rest:
-            self._append(('{"log":' + _escape(rest) + self._tail(stream)[1:]).encode())
+            self._append(b'{"log":' + _escape(rest) + self._tail(stream)[1:])
 
     def close(self) -> None:
         """Write what is kept back and close the file.  Closing twice is fine."""
@@ -83,23 +88,23 @@ class JsonFile:
             os.close(self._fd)
             self._fd = -1
 
-    def _tail(self, stream: str) -> str:
+    def _tail(self, stream: str) -> bytes:
         """What comes after the text of each line."""
         seconds, nanos = divmod(time_ns(), 1_000_000_000)
         if seconds != self._second:
             self._second = seconds
             self._second_text = strftime("%Y-%m-%dT%H:%M:%S.", gmtime(seconds))
         stamp = self._second_text + str(nanos).zfill(9)
-        return '","stream":"' + stream + '"' + self._attrs + ',"time":"' + stamp + 'Z"}\n'
+        return ('","stream":"' + stream + '"' + self._attrs + ',"time":"' + stamp + 'Z"}\n').encode()
 
     @staticmethod
-    def _lines(block: bytes, tail: str) -> str:
+    def _lines(block: bytes, tail: bytes) -> bytes:
         """A block of complete lines as JSON lines."""
-        if b"\\" in block:
-            # A backslash in the text makes "\\n" ambiguous after escaping: line by line then.
-            return "".join(['{"log":' + _escape(line + b"\n") + tail[1:] for line in block[:-1].split(b"\n")])
-        body = _escape(block)
-        return '{"log":' + body[:-3].replace("\\n", "\\n" + tail + '{"log":"') + "\\n" + tail
+        strange = block.translate(None, _PLAIN)
+        if strange.count(b"\n") == len(strange):
+            # Nothing needs an escape but the newlines, which are template anyway.
+            return b'{"log":"' + block[:-1].replace(b"\n", b"\\n" + tail + b'{"log":"') + b"\\n" + tail
+        return b"".join([b'{"log":' + _escape(line + b"\n") + tail[1:] for line in block[:-1].split(b"\n")])
 
     def _append(self, data: bytes) -> None:
         if self._fd < 0:
@@ -136,8 +141,6 @@ class JsonFile:
             self._fd = self._open()
 
 
-def _escape(data: bytes) -> str:
+def _escape(data: bytes) -> bytes:
     """A JSON string, quotes included; bytes that are not UTF-8 become U+FFFD, as docker does."""
-    return encode_basestring(data.decode("utf-8", "replace"))
-
-
+    return encode_basestring(data.decode("utf-8", "replace")).encode()

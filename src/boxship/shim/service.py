@@ -251,7 +251,11 @@ class TaskService:
             # Not reaped yet, so the pid is still this process.
             os.kill(process.pid, request.signal)
         else:
-            self._container(task).kill(request.signal, all=request.all)
+            try:
+                self._container(task).kill(request.signal, all=request.all)
+            except FailedPrecondition as error:
+                # It ended and was not reaped yet; clients look for NotFound to know that it is over.
+                raise NotFound(f"process {process.name} has finished") from error
         return Empty()
 
     def Pause(self, request: PauseRequest, call: PendingCall) -> Empty:
