@@ -4,13 +4,16 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from boxship.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, StepFailed
+from boxship.libcontainer.cgroups import Layout
 from boxship.libcontainer.container import Container
 from boxship.libcontainer.executor import CommandFailed
+from boxship.libcontainer.host import detect
 from boxship.libcontainer.process import Stdio, Terminal
 
 from .bundle_fixture import Bundle, needs_root, new_bundle, pipe, read_all
@@ -345,3 +348,90 @@ def test_steps_are_timed_when_asked(bundle: Bundle) -> None:
     assert len(container.times) == len(container.plan.ops) + 1
     assert container.times == sorted(container.times)
     container.wait()
+
+
+def test_the_steps_of_a_trace_follow_one_another(bundle: Bundle) -> None:
+    container = bundle.create("true", trace=True)
+    container.start()
+    container.wait()
+    steps = list(container.steps())
+    assert steps[0][0] == "prepare the executor"
+    assert "mount proc on /proc" in [purpose for purpose, _, _ in steps]
+    assert all(a[2] == b[1] for a, b in pairwise(steps))
+
+
+def test_on_a_v2_host_the_clone_goes_right_into_the_cgroup(bundle: Bundle) -> None:
+    mount = next((p for p in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified") if os.path.exists(p + "/cgroup.procs")), "")
+    if not mount or not os.access(mount, os.W_OK):
+        pytest.skip("no cgroup v2 here")
+    machine = detect()
+    machine.cgroups = Layout("v2", {}, mount, {})
+    del bundle.spec["linux"]["resources"]
+    container = bundle.create("sh", "-c", "cat /proc/self/cgroup; sleep 100", host=machine)
+    path = container.cgroups.directory()
+    assert path.startswith(mount)
+    assert container.pids() == [container.pid]
+    container.start()
+    process = container.exec({"args": ["sleep", "100"], "cwd": "/", "env": ["PATH=/bin"]})
+    assert process.pid in container.pids()
+    container.delete(force=True)
+    assert process.wait() == 137
+    assert not os.path.exists(path)
+
+
+def test_a_sigkill_reaches_a_paused_container(bundle: Bundle) -> None:
+    container = bundle.create("sleep", "100")
+    container.start()
+    if not container.cgroups.paths:
+        pytest.skip("no cgroups here")
+    container.pause()
+    with pytest.raises(FailedPrecondition, match="it is paused"):
+        container.exec({"args": ["true"], "cwd": "/"})
+    container.kill(signal.SIGKILL)
+    assert container.wait() == 137
+    container.delete()
+
+
+def test_exec_in_a_user_namespace_is_mapped_too(bundle: Bundle) -> None:
+    bundle.spec["linux"]["namespaces"].append({"type": "user"})
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = maps
+    os.chmod(bundle.path, 0o755)
+    os.chown(bundle.path / "rootfs", 100000, 100000)
+    container = bundle.create("sleep", "100")
+    container.start()
+    with pipe() as (read, write):
+        args = ["sh", "-c", "id -u; cat /proc/self/uid_map"]
+        process = container.exec({"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 3, "gid": 3}},
+                                 stdio=Stdio(-1, write, -1))  # fmt: skip
+        os.close(write)
+        text = read_all(read)
+    assert process.wait() == 0
+    assert text.split() == ["3", "0", "100000", "65536"]
+
+
+def test_namespaces_can_be_shared_by_path_as_in_a_pod(bundle: Bundle) -> None:
+    first = bundle.create("sleep", "100")
+    first.start()
+    for namespace in bundle.spec["linux"]["namespaces"]:
+        if namespace["type"] in ("network", "ipc", "uts", "pid"):
+            file = {"network": "net"}.get(namespace["type"], namespace["type"])
+            namespace["path"] = f"/proc/{first.pid}/ns/{file}"
+    bundle.spec["hostname"] = ""
+    second = bundle.create("sleep", "100")
+    second.start()
+    for file, same in (("net", True), ("ipc", True), ("uts", True), ("pid", True), ("mnt", False)):
+        links = {os.readlink(f"/proc/{c.pid}/ns/{file}") for c in (first, second)}
+        assert (len(links) == 1) == same, file
+    first.kill(signal.SIGKILL)
+    assert second.wait() == 137  # the pid namespace ends with its first process
+
+
+def test_a_name_of_a_creator_that_died_can_be_deleted_without_force(bundle: Bundle) -> None:
+    directory = Path(bundle.root) / "half"
+    directory.mkdir(parents=True)
+    (directory / "state.json").write_text('{"id":"half","status":"creating","creator":[1,1],"cgroups":{}}')
+    container = Container.load("half", root=bundle.root)
+    assert container.status() == "stopped"
+    container.delete()
+    assert not directory.exists()

@@ -35,7 +35,7 @@ from .resources import cgroup_path, for_cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from boxship.libcontainer.cgroups.manager import Manager, Stats
@@ -58,6 +58,7 @@ class Container:
         self._record = record
         self._host = machine
         self._run: Run | None = None
+        self._processes: list[Process] = []
         self._spec: dict[str, Any] | None = None
 
     @property
@@ -126,7 +127,7 @@ class Container:
             "rootfs": "",
             "annotations": spec.get("annotations") or {},
             "hooks": spec.get("hooks") or {},
-            "uid": os.getuid(),
+            "creator": [os.getpid(), store.start_time(os.getpid())[1]],
             "cgroups": {},
         }
         container = cls(root, record, machine)
@@ -420,7 +421,9 @@ class Container:
                 os.close(handle)
         run.finish()
         self.times, self.plan = run.times, plan
-        return Process(run.pid, run.handle_received)
+        started = Process(run.pid, run.handle_received)
+        self._processes.append(started)
+        return started
 
     def _pidfd(self) -> int:
         """A pidfd of init; raises FailedPrecondition when init is gone, also when its pid was given to another."""
@@ -445,11 +448,14 @@ class Container:
         if all:
             self.cgroups.kill(signal)
             return
-        if self.status() == STOPPED:
+        status = self.status()
+        if status == STOPPED:
             raise FailedPrecondition(f"container {self.id!r} not running")
         pidfd = self._pidfd()
         try:
             pidfd_send_signal(pidfd, signal)
+            if signal == SIGKILL and status == PAUSED:
+                self.cgroups.thaw()  # a frozen v1 cgroup would keep the signal waiting
         except ProcessLookupError as error:
             raise FailedPrecondition(f"container {self.id!r} not running", cause="ESRCH") from error
         finally:
@@ -488,7 +494,8 @@ class Container:
     def status(self) -> str:
         """creating, created, running, paused or stopped, as it is now."""
         if self._record["status"] == CREATING:
-            return CREATING
+            # A creator that died takes what it had begun with it: the executor ends when its socket does.
+            return CREATING if self._creator_lives() else STOPPED
         letter, started = store.start_time(self.pid)
         if letter in ("", "Z", "X") or started != self._record["start_time"]:
             return STOPPED
@@ -522,6 +529,16 @@ class Container:
     def rootfs(self) -> str:
         return str(self._record.get("rootfs") or "")
 
+    def steps(self) -> "Iterator[tuple[str, int, int]]":
+        """What the executor did and when, with ``trace``: (purpose, start, end) in CLOCK_MONOTONIC nanoseconds."""
+        if self.plan is None or not self.times:
+            return
+        purposes = self.plan.purposes
+        for n, (first, text) in enumerate(purposes):
+            last = purposes[n + 1][0] if n + 1 < len(purposes) else len(self.plan.ops)
+            if first < last < len(self.times):
+                yield text, self.times[first], self.times[last]
+
     # ── Ending ──
 
     def delete(self, *, force: bool = False) -> None:
@@ -531,7 +548,7 @@ class Container:
             raise FailedPrecondition(
                 f"cannot delete container {self.id!r}: it is {status}", remedy="stop it first, or use --force"
             )
-        if status == CREATING and not force and self._creator_lives():
+        if status == CREATING and not force:
             raise FailedPrecondition(f"cannot delete container {self.id!r}: it is being created")
         manager = self.cgroups
         if status != STOPPED:
@@ -549,7 +566,8 @@ class Container:
         _run_hooks("poststop", self._record.get("hooks") or {}, self.state_json(STOPPED))
 
     def _creator_lives(self) -> bool:
-        return False
+        pid, started = self._record.get("creator") or (0, 0)
+        return bool(pid) and store.start_time(pid)[1] == started
 
     def _end_init(self) -> None:
         """Kill init and wait until it is gone; a child of ours is reaped by whoever waits for it."""
@@ -561,7 +579,12 @@ class Container:
             pidfd_send_signal(pidfd, SIGKILL)
             if self.cgroups.paths and self.cgroups.frozen():
                 self.cgroups.thaw()
-            if not _wait_for_end(pidfd, 10_000):
+            # A pid namespace ends only when all that were in it are reaped; those that we started are ours to reap.
+            deadline = monotonic() + 10
+            while not _wait_for_end(pidfd, 20) and monotonic() < deadline:
+                for process in self._processes:
+                    process.reap()
+            if not _wait_for_end(pidfd, 0):
                 raise Unavailable(f"delete container {self.id!r}: its init does not end", remedy="state D?")
         except ProcessLookupError:
             return

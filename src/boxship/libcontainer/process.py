@@ -60,15 +60,28 @@ class Process:
     ``console`` is the master of its terminal, owned by the caller, or -1.
     """
 
-    __slots__ = ("console", "pid")
+    __slots__ = ("_code", "console", "pid")
 
     def __init__(self, pid: int, console: int = -1) -> None:
         self.pid = pid
         self.console = console
+        self._code: int | None = None
 
     def wait(self) -> int:
         """Wait for its end and reap it: its exit code, or 128 + signal."""
-        return wait(self.pid)
+        if self._code is None:
+            self._code = wait(self.pid)
+        return self._code
+
+    def reap(self) -> None:
+        """Reap it if it has ended; ``wait`` still gives its exit code then."""
+        if self._code is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                return  # whoever reaped it has the code
+            if pid:
+                self._code = exit_code(status)
 
 
 def stdio_owners(stdio: "tuple[int, int, int]", uid: int) -> "list[int]":

@@ -41,7 +41,7 @@ class State:
 class Runtime:
     """An OCI runtime at ``path`` with its state below ``root`` ("" for its default).
 
-    ``create`` hands the given descriptors to the container as its streams; the container belongs to whoever reaps
+    ``create`` hands the given descriptors to the container as its streams, 0 standing for /dev/null; the container belongs to whoever reaps
     orphans here (a subreaper), because the program that made it ends.
     """
 
@@ -55,7 +55,7 @@ class Runtime:
         *,
         pid_file: str = "",
         console_socket: str = "",
-        stdio: "tuple[int | None, int | None, int | None]" = (None, None, None),
+        stdio: "tuple[int, int, int]" = (0, 0, 0),
         flags: "Sequence[str]" = (),
     ) -> None:
         """Make the container and stop before its program. Raises what the runtime says."""
@@ -106,7 +106,7 @@ class Runtime:
         self,
         words: "Sequence[str]",
         *,
-        stdio: "tuple[int | None, int | None, int | None] | None" = None,
+        stdio: "tuple[int, int, int] | None" = None,
         log: bool = True,
     ) -> str:
         with tempfile.TemporaryDirectory(prefix="boxship-") as directory:
@@ -117,7 +117,8 @@ class Runtime:
             streams: tuple[Any, Any, Any] = (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
             if stdio is not None:
                 # The container keeps them: a pipe of ours would never end.
-                streams = tuple(subprocess.DEVNULL if fd is None else fd for fd in stdio)
+                null = subprocess.DEVNULL
+                streams = (stdio[0] or null, stdio[1] or null, stdio[2] or null)
             try:
                 done = subprocess.run(
                     [*command, *words], stdin=streams[0], stdout=streams[1], stderr=streams[2], check=False

@@ -21,6 +21,7 @@ from boxship.libcontainer.plan.ops import (
 from boxship.linux.abi.mount import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
+    AT_SYMLINK_NOFOLLOW,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
@@ -78,6 +79,8 @@ def mounts(c: Context) -> None:
         options = parse(mount.get("options") or ())
         if not destination:
             raise InvalidArgument(f"mounts[{index}]: destination is missing")
+        if options.idmap or mount.get("uidMappings") or mount.get("gidMappings"):
+            raise InvalidArgument(f"mount on {destination}: id-mapped mounts are not supported")
         target = clean(destination)
         if target.startswith("proc/") and type != "proc" and target not in PROC_EXCEPTIONS:
             raise InvalidArgument(f"mount on {destination}: nothing may be mounted inside /proc there")
@@ -228,7 +231,11 @@ def masked_paths(c: Context) -> None:
     for path, kind in kinds:
         if kind != "directory":
             refused = (ENOENT, ENOTDIR) if kind == "unknown" else (ENOENT,)
-            c.add(OpenTree(c.tree, CWD, "/dev/null", OPEN_TREE_CLONE))
+            if c.dev >= 0:
+                # Our own node, by the handle of the directory that we made it in: whatever is at the path by now.
+                c.add(OpenTree(c.tree, c.dev, "null", OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW))
+            else:
+                c.add(OpenTree(c.tree, CWD, "/dev/null", OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW))
             c.add(MoveMount(c.tree, CWD, path, MOVE_MOUNT_F_EMPTY_PATH, tolerate=refused))
         if kind != "file":
             c.add(MakeMount(c.tree, "tmpfs", ["source", "tmpfs", "nr_inodes", "1"], MOUNT_ATTR_RDONLY))
