@@ -265,7 +265,7 @@ class Connection:
         """Queue a piece of the body; `waiting` says whether all of it went out."""
         stream = self._streams.get(number)
         if stream is not None:
-            stream.pending.append(data)
+            stream.pending.append(memoryview(data))
             self._pour(number, stream)
 
     def waiting(self, number: int) -> bool:
@@ -301,7 +301,7 @@ class Connection:
         while stream.pending:
             data = stream.pending[0]
             room = min(self._window, stream.window, self._frame_limit)
-            if data and room <= 0:
+            if len(data) and room <= 0:
                 return
             part = data[:room]
             if len(part) < len(data):
@@ -310,7 +310,7 @@ class Connection:
                 stream.pending.popleft()
             self._window -= len(part)
             stream.window -= len(part)
-            self.output.append(frame(DATA, 0, number, part))
+            self.output += (_HEADER.pack(len(part) << 8 | DATA, 0, number), part)
         if stream.after:
             self.output.append(stream.after)
             del self._streams[number]

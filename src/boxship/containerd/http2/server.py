@@ -221,10 +221,11 @@ class _Connection(asyncio.Protocol):
             deadline = _timeout(headers.get("grpc-timeout", ""))
             async with asyncio.timeout(deadline):
                 method = call.method
-                requests = self._requests(call)
-                argument: object = requests
-                if not method.client_streaming:
-                    argument = await anext(requests, None)
+                argument: object
+                if method.client_streaming:
+                    argument = self._requests(call)
+                else:
+                    argument = await self._next(call)
                     if argument is None:
                         raise InvalidArgument(f"{method.path} was called without a request")
                 if not method.server_streaming:
@@ -258,19 +259,24 @@ class _Connection(asyncio.Protocol):
             self._flush_soon()
 
     async def _requests(self, call: _Call) -> AsyncIterator[Message]:
+        while (message := await self._next(call)) is not None:
+            yield message
+
+    async def _next(self, call: _Call) -> "Message | None":
+        """The next message of the request, None after the last. Not a generator, for a unary call would leave it
+        unfinished, and the loop then makes a task to close it."""
         while True:
             if call.messages:
                 data = call.messages.popleft()
                 self._http.consumed(call.stream)
                 self._flush_soon()
-                yield call.method.request.decode(data)
-            elif call.failure is not None:
+                return call.method.request.decode(data)
+            if call.failure is not None:
                 raise call.failure
-            elif call.ended:
-                return
-            else:
-                call.wanted = self._loop.create_future()
-                await call.wanted
+            if call.ended:
+                return None
+            call.wanted = self._loop.create_future()
+            await call.wanted
 
     async def _send(self, call: _Call, data: bytes) -> None:
         """Send one message; waits while the client's window or the socket is full."""
