@@ -70,7 +70,7 @@ class _Stream:
         self.window = window
         self.unread = 0  # bytes that came and were not given back to the client's window
         self.remote_ended = False
-        self.pending: "deque[bytes]" = deque()  # body that waits for a window
+        self.pending: "deque[memoryview]" = deque()  # body that waits for a window
         self.after = b""  # the frame that ends the stream, once all of the body has gone
 
 
@@ -82,7 +82,7 @@ class Connection:
     """One client. ``output`` is what to write next; take it with `take_output`."""
 
     def __init__(self) -> None:
-        self.output: "list[bytes]" = [
+        self.output: "list[bytes | memoryview]" = [
             frame(SETTINGS, 0, 0, _SETTING.pack(_SETTINGS_INITIAL_WINDOW, WINDOW)
                   + _SETTING.pack(_SETTINGS_MAX_STREAMS, _STREAM_LIMIT)),
             frame(WINDOW_UPDATE, 0, 0, _WORD.pack(WINDOW - DEFAULT_WINDOW)),
