@@ -12,6 +12,7 @@ from boxship.libcontainer.plan import codec, ops
 from boxship.libcontainer.plan.explain import CALLS, call
 from boxship.libcontainer.plan.header import header
 from boxship.libcontainer.plan.ops import OPS, Await, Exec, Kind, Mkdir, Open, Prctl
+from boxship.libcontainer.plan.reference import reference
 
 ROOT = Path(__file__).parents[2]
 text = st.text("az/=é\n\x7f\U0001f300", max_size=8)
@@ -122,3 +123,7 @@ def test_fields_are_given_by_position_or_by_name_and_have_defaults() -> None:
         Mkdir(1, "a", colour=3)  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
         _ = Mkdir(1, "a").colour  # type: ignore[attr-defined]
+
+
+def test_the_committed_reference_page_is_what_the_declaration_gives() -> None:
+    assert (ROOT / "docs" / "reference" / "plan-operations.md").read_text() == reference()

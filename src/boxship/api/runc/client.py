@@ -41,8 +41,8 @@ class State:
 class Runtime:
     """An OCI runtime at ``path`` with its state below ``root`` ("" for its default).
 
-    ``create`` hands the given descriptors to the container as its streams, 0 standing for /dev/null; the container belongs to whoever reaps
-    orphans here (a subreaper), because the program that made it ends.
+    ``create`` hands the given descriptors to the container as its streams, 0 standing for /dev/null.
+    The container belongs to whoever reaps orphans here (a subreaper), because the program that made it ends.
     """
 
     path: str
