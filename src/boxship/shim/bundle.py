@@ -11,8 +11,9 @@ Writes are atomic.  They are not flushed to disk: a bundle lives on tmpfs and me
 
 import os
 
-from ..api.task.task import DeleteResponse
-from ..errors import PeerError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..api.task.task import DeleteResponse
 
 
 def write(bundle: str, name: str, data: bytes) -> None:
@@ -47,6 +48,10 @@ def read_exit(bundle: str) -> "DeleteResponse | None":
     data = read(bundle, "exit")
     if not data:
         return None
+    # Not at the top: ``delete`` lives for milliseconds and passes the bytes on.
+    from ..api.task.task import DeleteResponse
+    from ..errors import PeerError
+
     try:
         return DeleteResponse.decode(data)
     except PeerError:

@@ -74,8 +74,7 @@ def delete(arguments: Arguments) -> None:
     from boxship.shim.cleanup import clean_up
 
     bundle = arguments.flags.get("bundle") or os.getcwd()
-    response = clean_up(arguments.required("namespace"), arguments.required("id"), bundle)
-    write_output(response.encode())
+    write_output(clean_up(arguments.required("id"), bundle))
 
 
 def info() -> None:
