@@ -317,6 +317,36 @@ def test_an_exec_and_its_exit(bench: Bench, id: str) -> None:
     shim.end()
 
 
+def test_an_exec_on_a_terminal_of_its_own(bench: Bench, id: str) -> None:
+    bundle = bench.bundle(id, "sleep", "100")
+    for name in ("in", "out"):
+        os.mkfifo(bundle / name)
+    reader = os.open(bundle / "out", os.O_RDONLY | os.O_NONBLOCK)
+    shim = bench.shim(id, bundle)
+    shim.create()
+    shim.start()
+    process = {"args": ["sh", "-c", "read x; tty; exit 4"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0}}
+    packed = Any(type_url="types.containerd.io/x", value=json.dumps(process).encode())
+    shim.call(
+        TaskV2.Exec,
+        ExecProcessRequest(
+            id=id, exec_id="e", spec=packed, terminal=True, stdin=str(bundle / "in"), stdout=str(bundle / "out")
+        ),
+    )
+    shim.start("e")
+    writer = os.open(bundle / "in", os.O_WRONLY)
+    os.write(writer, b"go\n")
+    assert shim.wait("e") == 4
+    seen = b""
+    while part := os.read(reader, 65536):
+        seen += part
+    assert seen == b"go\r\n/dev/pts/0\r\n"
+    shim.call(TaskV2.Delete, DeleteRequest(id=id, exec_id="e"))
+    shim.kill()
+    shim.wait()
+    shim.end()
+
+
 def test_a_logger_program_gets_the_streams(bench: Bench, id: str) -> None:
     bundle = bench.bundle(id, "sh", "-c", "echo out; echo err >&2")
     logger = bundle / "logger"

@@ -44,9 +44,9 @@ from boxship.errors import (
 )
 from boxship.protobuf import Any, Message
 from boxship.shim import bundle as bundle_files
-from boxship.shim import service as service_module
 from boxship.shim.arguments import parse
 from boxship.shim.publisher import Publisher
+from boxship.shim.requests import runtime_options
 from boxship.shim.service import TaskService
 from boxship.ttrpc.frames import RESPONSE, Frame, Response
 from boxship.ttrpc.loop import Loop
@@ -373,7 +373,7 @@ def test_requests_that_make_no_sense(stage: Stage) -> None:
 )
 def test_runtime_options_of_several_kinds(options: Message | None, root: str) -> None:
     packed = Any.pack(options) if options is not None else None
-    assert service_module._options(packed).runtime_root == root
+    assert runtime_options(packed).runtime_root == root
 
 
 def test_a_call_in_a_trace_is_a_span_of_it(tmp_path: Path) -> None:

@@ -196,6 +196,37 @@ def test_streams_carry_data_both_ways_until_each_side_says_last() -> None:
     assert [(e.payload, e.last) for e in seen if isinstance(e, Data)] == [(b"2", False), (None, True)]
 
 
+# -- the loop
+
+
+def test_a_broken_callback_is_told_and_the_others_go_on() -> None:
+    import os
+
+    loop, told, seen = Loop(), [], []
+    broken, kept = os.pipe(), os.pipe()
+
+    def fail(_events: int) -> None:
+        raise OSError("broken")
+
+    loop.watch(broken[0], fail)
+    loop.watch(kept[0], lambda _events: seen.append(os.read(kept[0], 1)))
+    for _, write in (broken, kept):
+        os.write(write, b"x")
+    with pytest.raises(OSError, match="broken"):
+        loop.turn(0)
+    loop.on_error = told.append
+    loop.later(0, lambda: fail(0))
+    for _ in range(3):
+        loop.turn(0)
+    assert seen == [b"x"]
+    assert [str(error) for error in told] == ["broken", "broken"]
+    for pair in (broken, kept):
+        for fd in pair:
+            loop.forget(fd)
+            os.close(fd)
+    loop.close()
+
+
 # -- the epoll server and the blocking client
 
 

@@ -54,6 +54,7 @@ class Shim:
         self.request = request
         self.path = path
         self.loop = Loop()
+        self.loop.on_error = self.broken  # one broken stream must not end the others, or lose the exit
         self.publisher = Publisher(self.loop, request.ttrpc_address, request.namespace)
         self.service = TaskService(
             self.loop,
@@ -69,6 +70,9 @@ class Shim:
 
     def unexpected(self, call: Call, error: Exception) -> None:
         self.log(f"{call.method} failed: " + "".join(format_exception(error)))
+
+    def broken(self, error: Exception) -> None:
+        self.log("in the shim's loop: " + "".join(format_exception(error)))
 
     def log(self, message: str) -> None:
         """One line for containerd, which reads the FIFO ``log`` in the bundle (or a file, when there is none)."""
@@ -133,7 +137,12 @@ def watch_children(loop: Loop, reap: "Callable[[], None]") -> socket:
                 pass  # more bytes than one read took
         except BlockingIOError:
             pass  # drained
-        reap()
+        try:
+            reap()
+        except Exception as error:
+            if loop.on_error is None:
+                raise
+            loop.on_error(error)  # and go on watching: the next child's end must not be missed
 
     loop.watch(ours.fileno(), ready)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)

@@ -21,7 +21,7 @@ from ..api.task.events import (
     TaskResumed,
     TaskStart,
 )
-from ..api.task.options import GenericOptions, ProcessDetails, RuncOptions, ShimOptions
+from ..api.task.options import ProcessDetails
 from ..api.task.task import (
     CheckpointTaskRequest,
     CloseIORequest,
@@ -63,15 +63,15 @@ from ..protobuf import Any, Empty
 from ..ttrpc.loop import Loop
 from ..ttrpc.server import PendingCall
 from . import bundle as bundle_files
-from .logs import JsonFile
 from .process import Stdio, TaskProcess
+from .requests import json_object, open_log, runtime_options
 from .runtime import exit_code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any as Anything
 
+    from .logs import JsonFile
     from .publisher import Publisher
     from .runtime import RunningContainer, Runtime
 
@@ -117,9 +117,9 @@ class TaskService:
             raise AlreadyExists(f"container {request.id}")
         if request.checkpoint:
             raise Unimplemented("restoring from a checkpoint is not offered")
-        options = _options(request.options)
+        options = runtime_options(request.options)
         root = options.runtime_root or self._runtime_root
-        log = _open_log(options)
+        log = open_log(options)
         stdio = Stdio(self._loop, request.stdin, request.stdout, request.stderr, request.terminal, log)
         task = Task(request.id, request.bundle, TaskProcess(request.id, "", stdio), log)
         try:
@@ -195,7 +195,7 @@ class TaskService:
             raise InvalidArgument(f"exec {request.exec_id}: no process given")
         stdio = Stdio(self._loop, request.stdin, request.stdout, request.stderr, request.terminal, None)
         process = TaskProcess(request.id, request.exec_id, stdio)
-        process.spec = _json(request.spec, "process")
+        process.spec = json_object(request.spec, "process")
         process.spec["terminal"] = request.terminal
         task.execs[request.exec_id] = process
         self._publisher.publish(TaskExecAdded(container_id=task.id, exec_id=process.exec_id))
@@ -278,7 +278,7 @@ class TaskService:
         task, _ = self._find(request.id, "")
         if request.resources is None:
             raise InvalidArgument(f"update of {task.id}: no resources given")
-        self._container(task).update(_json(request.resources, "resources"))
+        self._container(task).update(json_object(request.resources, "resources"))
         return Empty()
 
     def ResizePty(self, request: ResizePtyRequest, call: PendingCall) -> Empty:
@@ -361,7 +361,10 @@ class TaskService:
                 container.kill(SIGKILL, all=True)
             except BoxshipError:
                 pass  # they had ended by themselves
-        process.stdio.drain()
+        try:
+            process.stdio.drain()
+        except OSError:
+            process.stdio.close()  # a broken stream must not hide that the process has ended
         if process is task.init:
             if process.exit_status == 128 + SIGKILL and self._was_out_of_memory(task):
                 self._publisher.publish(TaskOOM(container_id=task.id))
@@ -433,48 +436,3 @@ class TaskService:
             process.stdio.close()
         if task.log is not None:
             task.log.close()
-
-
-def _options(packed: "Any | None") -> ShimOptions:
-    """The runtime options of a Create in the one form that we use; those of other runtimes mean nothing."""
-    if packed is None or not packed.type_url:
-        return ShimOptions()
-    if packed.holds(GenericOptions):
-        generic = packed.unpack(GenericOptions)
-        packed = Any(type_url=generic.type_url, value=generic.config_body)
-    if packed.holds(ShimOptions):
-        return packed.unpack(ShimOptions)
-    if packed.holds(RuncOptions):
-        runc = packed.unpack(RuncOptions)
-        return ShimOptions(
-            runtime_root=runc.root, no_pivot_root=runc.no_pivot_root, systemd_cgroup=runc.systemd_cgroup,
-            io_uid=runc.io_uid, io_gid=runc.io_gid,
-        )  # fmt: skip
-    return ShimOptions()
-
-
-def _open_log(options: ShimOptions) -> "JsonFile | None":
-    if not options.log_driver:
-        return None
-    if options.log_driver != "json-file":
-        raise InvalidArgument(f"log driver {options.log_driver} is not the shim's", remedy="json-file")
-    try:
-        return JsonFile(
-            options.log_path, max_size=options.log_max_size, max_files=options.log_max_files or 1,
-            attrs=options.log_attrs,
-        )  # fmt: skip
-    except OSError as error:
-        raise InvalidArgument(f"log {options.log_path}", cause=error.strerror or str(error)) from error
-
-
-def _json(packed: Any, what: str) -> "dict[str, Anything]":
-    """The JSON object inside an Any, whatever its type is called (typeurl: types.containerd.io/...)."""
-    from json import loads
-
-    try:
-        value = loads(packed.value)
-    except ValueError as error:
-        raise InvalidArgument(f"the {what} is not JSON", cause=str(error)) from error
-    if not isinstance(value, dict):
-        raise InvalidArgument(f"the {what} is not a JSON object")
-    return value

@@ -1,7 +1,8 @@
 """The small event loop of the shim and its zygote: epoll, timers, nothing else.
 
 Why not asyncio: importing it costs 25 ms and megabytes that every shim would carry.
-Callbacks run one after another in the loop's thread and must not block.  A callback that raises ends ``run``.
+Callbacks run one after another in the loop's thread and must not block.  A callback that raises ends ``run``,
+unless ``on_error`` is set: then it is told, and a descriptor whose callback raised is watched no more.
 """
 
 from _heapq import heappop, heappush
@@ -43,6 +44,7 @@ class Loop:
         self._ready: dict[int, Ready] = {}
         self._timers: list[Timer] = []
         self._running = False
+        self.on_error: Callable[[Exception], None] | None = None
 
     def watch(self, fd: int, ready: "Ready", events: int = EPOLLIN) -> None:
         """Call ``ready`` with the epoll events of ``fd``; EPOLLERR and EPOLLHUP come unasked."""
@@ -78,12 +80,24 @@ class Loop:
         for fd, events in self._epoll.poll(timeout):
             ready = self._ready.get(fd)
             if ready is not None:
-                ready(events)
+                try:
+                    ready(events)
+                except Exception as error:
+                    if self.on_error is None:
+                        raise
+                    self.forget(fd)
+                    self.on_error(error)
         now = monotonic()
         while timers and timers[0].when <= now:
             timer = heappop(timers)
-            if not timer.cancelled:
+            if timer.cancelled:
+                continue
+            try:
                 timer.function()
+            except Exception as error:
+                if self.on_error is None:
+                    raise
+                self.on_error(error)
 
     def stop(self) -> None:
         """End ``run`` after this turn."""
