@@ -205,6 +205,14 @@ static i64 loopback_up(void) {
     return r;
 }
 
+/* Descriptors that must stay out of the way of preserved ones move up; where a limit forbids that, they stay. */
+static i64 move_up(i64 fd) {
+    i64 high = SYS3(fcntl, fd, 1030 /* F_DUPFD_CLOEXEC */, HIGH);
+    if (high < 0) return fd;
+    SYS1(close, fd);
+    return high;
+}
+
 /* What we wait for is on its way, mostly: look for it a while before going to sleep. Woken, we would be put on the
  * creator's CPU when ours has become too idle to count as idle (virtual machines), and start only when it stops.
  * Yielding, so that nobody who has something to do waits for us. */
@@ -227,8 +235,7 @@ static i64 receive(void *data, u64 size, i64 into) {
     if (r > 0 && m.controllen > sizeof(struct cmsghdr) && rights.head.type == 1) {
         u64 count = (rights.head.len - sizeof(struct cmsghdr)) / 4;
         for (u64 n = 0; n < count; n++) {
-            i64 high = SYS3(fcntl, rights.fds[n], 1030 /* F_DUPFD_CLOEXEC */, HIGH);
-            SYS1(close, rights.fds[n]);
+            i64 high = move_up(rights.fds[n]);
             if (into >= 0) keep(into + (i64)n, high);
         }
     }
@@ -248,10 +255,8 @@ static i64 await(struct op *op) {
             if (!both[0].revents && both[1].revents) {
                 i64 other = SYS4(accept4, listener, 0, 0, O_CLOEXEC);
                 if (other < 0) continue;
-                i64 high = SYS3(fcntl, other, 1030, HIGH);
-                SYS1(close, other);
                 if (control >= 0) SYS1(close, control);
-                control = (int)high;
+                control = (int)move_up(other);
                 continue;
             }
         }
@@ -565,8 +570,7 @@ static void read_segment(void) {
 
 __attribute__((used, noreturn)) static void start(void *stack) {
     (void)stack;
-    control = (int)SYS3(fcntl, CONTROL, 1030 /* F_DUPFD_CLOEXEC */, HIGH);
-    if (control < 0) control = CONTROL;
+    control = (int)move_up(CONTROL);
     SYS3(close_range, CONTROL, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
     for (u32 n = 0; n < OPS_MAX_SLOTS; n++) slots[n] = -1;
     read_segment();

@@ -1,4 +1,4 @@
-"""`boxship-runc` in place of runc, under programs that are not ours: containerd's shim (by ctr) and podman."""
+"""`boxship-runc` in place of runc, under programs that are not ours: containerd's shim (by ctr), dockerd, podman."""
 
 import os
 import shutil
@@ -39,9 +39,7 @@ def scratch() -> Iterator[Path]:
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
 
 
 # ── containerd-shim-runc-v2, asked by the real containerd ──
@@ -114,6 +112,53 @@ def test_ctr_execs_pauses_lists_and_kills(ctr: Ctr, scratch: Path) -> None:
         ctr("task", "rm", "long")
         ctr("container", "rm", "long")
     assert not any((scratch / "runc" / "default").glob("[!.]*"))
+
+
+# ── a real dockerd with --add-runtime ──
+
+
+@pytest.fixture(scope="module")
+def docker(scratch: Path) -> "Iterator[list[str]]":
+    if not shutil.which("dockerd") or not shutil.which("docker"):
+        pytest.skip("needs dockerd and docker")
+    command = ["dockerd", "--bridge=none", "--iptables=false", "--storage-driver=vfs"]
+    command += [f"--add-runtime=boxship={RUNTIME}"]
+    command += ["--data-root", str(scratch / "docker"), "--exec-root", str(scratch / "dockerexec")]
+    command += ["-H", f"unix://{scratch}/docker.sock", "--pidfile", str(scratch / "docker.pid")]
+    with open(scratch / "docker.log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    client = ["docker", "-H", f"unix://{scratch}/docker.sock"]
+    try:
+        deadline = time.monotonic() + 20
+        while run(*client, "version").returncode:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        tar = subprocess.run(["tar", "-C", str(scratch / "rootfs"), "-c", "."], capture_output=True, check=True).stdout
+        subprocess.run([*client, "import", "-", "bb"], input=tar, capture_output=True, check=True)
+        yield client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.mark.peer("dockerd")
+@pytest.mark.parametrize(
+    ("flags", "command", "code", "output"),
+    [
+        ([], ["/bin/sh", "-c", "echo hi; exit 3"], 3, "hi\n"),
+        (["-u", "7:8", "-w", "/srv"], ["/bin/sh", "-c", "/bin/id -u; pwd"], 0, "7\n/srv\n"),
+        (["--ulimit", "nofile=5:9"], ["/bin/sh", "-c", "ulimit -n"], 0, "5\n"),
+        (["--privileged"], ["/bin/true"], 0, ""),
+        (["--init", "--read-only", "--tmpfs", "/t"], ["/bin/sh", "-c", "echo x > /t/x && echo ok"], 0, "ok\n"),
+        ([], ["nosuch"], 127, ""),
+        ([], ["/bin"], 126, ""),
+    ],
+)
+def test_docker_runs(
+    docker: "list[str]", flags: "list[str]", command: "list[str]", code: int, output: str
+) -> None:
+    done = run(*docker, "run", "--rm", "--runtime", "boxship", "--network", "none", *flags, "bb", *command)
+    assert (done.returncode, done.stdout) == (code, output), done.stderr
 
 
 # ── podman with conmon ──

@@ -435,3 +435,25 @@ def test_a_name_of_a_creator_that_died_can_be_deleted_without_force(bundle: Bund
     assert container.status() == "stopped"
     container.delete()
     assert not directory.exists()
+
+
+def test_a_low_limit_on_open_files_is_the_program_s_not_ours(bundle: Bundle) -> None:
+    bundle.spec["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 4, "hard": 8}]
+    code, text = bundle.output("sh", "-c", "ulimit -n; ulimit -Hn")
+    assert (code, text.split()) == (0, ["4", "8"])
+
+
+def test_what_we_do_not_have_is_not_given_and_said(bundle: Bundle) -> None:
+    machine = detect()
+    machine.capabilities &= ~(1 << 24)
+    machine._limits = {7: 1000}
+    every = ["CAP_KILL", "CAP_SYS_RESOURCE"]
+    bundle.spec["process"]["capabilities"] = {kind: every for kind in ("bounding", "effective", "permitted")}
+    bundle.spec["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 2000, "hard": 2000}]
+    bundle.spec["process"]["oomScoreAdj"] = machine.oom_score_adj - 10
+    container = bundle.create("sleep", "1", host=machine)
+    assert [note.split()[0] for note in container.notes] == [
+        "process.oomScoreAdj", "RLIMIT_NOFILE", "process.capabilities:",
+    ]  # fmt: skip
+    status = Path(f"/proc/{container.pid}/status").read_text()
+    assert "CapPrm:\t0000000000000020" in status

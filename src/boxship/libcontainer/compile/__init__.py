@@ -40,7 +40,7 @@ def compile_spec(
         devices.open_device_sources(c)
     namespaces.join_namespaces(c)
     namespaces.time_offsets(c)
-    namespaces.rlimits(c)
+    namespaces.raise_limits(c)
     namespaces.clone(c)
     if begin:
         begin(c.plan)
@@ -79,6 +79,7 @@ def compile_spec(
 
     # Started.
     hooks.start_container(c)
+    namespaces.limits(c)
     process.filter_and_exec(c, home)
     return c.plan
 
@@ -95,7 +96,7 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     namespaces.begin(c)
     namespaces.oom_score(c)
     namespaces.open_cgroup(c)
-    namespaces.rlimits(c)
+    namespaces.raise_limits(c)
     namespaces.enter_container(c, namespaces_flags)
     process.session_keyring(c)
     process.scheduling(c)
@@ -103,5 +104,6 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     process.security_labels(c)
     process.credentials(c)
     process.find_program(c)
+    namespaces.limits(c)
     process.filter_and_exec(c, home)
     return c.plan

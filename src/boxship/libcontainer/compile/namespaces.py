@@ -34,6 +34,10 @@ from boxship.linux.abi.process import (
 
 from .context import Context
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 IDS_MAPPED, CGROUPS = "ids-mapped", "cgroups"
 
 
@@ -62,28 +66,42 @@ def oom_score(c: Context) -> None:
     c.add(WriteFile(CWD, "/proc/self/oom_score_adj", str(wanted)))
 
 
-def rlimits(c: Context) -> None:
-    """process.rlimits, still with the creator's capabilities: a user namespace could not raise one."""
-    limits = c.process.get("rlimits") or ()
-    if not limits:
-        return
-    c.purpose("set resource limits")
+def _limits(c: Context) -> "Iterator[tuple[int, int, int]]":
+    """(resource, soft, hard) of process.rlimits, -1 for none, clamped to what we may set."""
     seen = set()
-    for limit in limits:
+    for limit in c.process.get("rlimits") or ():
         name = limit.get("type", "")
         if name not in RLIMITS:
             raise InvalidArgument(f"process.rlimits: unknown type {name!r}")
         if name in seen:
             raise InvalidArgument(f"process.rlimits: {name} is there twice")
         seen.add(name)
-        soft, hard = int(limit.get("soft", 0)), int(limit.get("hard", 0))
+        soft, hard = _signed(int(limit.get("soft", 0))), _signed(int(limit.get("hard", 0)))
         if not c.host.may(CAP_SYS_RESOURCE):
             ours = c.host.limits.get(RLIMITS[name], -1)
-            if ours >= 0 and (hard > ours or hard < 0):
-                c.note(f"{name} {hard} was lowered to {ours}: a higher hard limit needs CAP_SYS_RESOURCE")
+            if ours >= 0 and not 0 <= hard <= ours:
+                text = f"{name} {hard} was lowered to {ours}: a higher hard limit needs CAP_SYS_RESOURCE"
+                if text not in c.plan.notes:
+                    c.note(text)
                 hard = ours
                 soft = min(soft, ours) if soft >= 0 else ours
-        c.add(Rlimit(RLIMITS[name], _signed(soft), _signed(hard)))
+        yield RLIMITS[name], soft, hard
+
+
+def raise_limits(c: Context) -> None:
+    """Hard limits above the inherited ones, while we still have the creator's capabilities."""
+    for resource, _, hard in _limits(c):
+        ours = c.host.limits.get(resource, -1)
+        if ours >= 0 and not 0 <= hard <= ours:
+            c.purpose("raise resource limits")
+            c.add(Rlimit(resource, hard, hard))
+
+
+def limits(c: Context) -> None:
+    """process.rlimits as they are to be: late, because a limit on open files would be ours too."""
+    for resource, soft, hard in _limits(c):
+        c.purpose("set resource limits")
+        c.add(Rlimit(resource, soft, hard))
 
 
 def _signed(value: int) -> int:

@@ -137,10 +137,17 @@ def cpu_affinity(c: Context, text: str) -> None:
 def capability_mask(c: Context, kind: str) -> int:
     """The mask of one of the five sets; a name that this kernel does not know is dropped with a note."""
     mask = 0
+    # In a user namespace of its own the first process has all; else nothing that we have not can be given.
+    ours = -1 if c.userns else c.host.capabilities
     for name in (c.process.get("capabilities") or {}).get(kind) or ():
         number = CAPABILITIES.get(name)
         if number is None or number > c.host.last_capability:
             text = f"process.capabilities: this kernel does not know {name}"
+            if text not in c.plan.notes:
+                c.note(text)
+            continue
+        if not ours >> number & 1:
+            text = f"process.capabilities: {name} cannot be given, we do not have it"
             if text not in c.plan.notes:
                 c.note(text)
             continue
