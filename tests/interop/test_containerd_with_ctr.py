@@ -60,8 +60,13 @@ class Daemon:
 
     def ctr(self, *arguments: str, check: bool = True, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
-            ["ctr", "-a", self.socket, *arguments], input=stdin, capture_output=True, text=True,
-            timeout=60, check=False,
+            ["ctr", "-a", self.socket, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
         )
         if check:
             assert done.returncode == 0, f"{arguments}: {done.stderr}\n{(self.home / 'log').read_text()[-3000:]}"
@@ -273,7 +278,9 @@ def test_a_killed_shim_is_noticed_cleaned_up_and_reported_as_137(
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_killed_daemon_finds_its_tasks_again_also_those_that_ended(daemon: Daemon, runtime: str) -> None:
+def test_a_killed_daemon_finds_its_tasks_again_also_those_that_ended(
+    daemon: Daemon, runtime: str, tmp_path: Path
+) -> None:
     names = ["lives", "ends"]
     daemon.run(runtime, "lives", "/bin/sleep", "1000", flags=("-d",))
     daemon.run(runtime, "ends", "/bin/sh", "-c", "/bin/sleep 0.7; exit 4", flags=("-d",))
@@ -287,9 +294,41 @@ def test_a_killed_daemon_finds_its_tasks_again_also_those_that_ended(daemon: Dae
         assert daemon.status("ends") == "STOPPED"
         assert daemon.ctr("tasks", "exec", "--exec-id", "e", "lives", "/bin/echo", "still").stdout == "still\n"
         assert "exit code 4" in daemon.ctr("tasks", "rm", "ends", check=False).stderr
+        with open(tmp_path / "events", "wb") as out:
+            watch = subprocess.Popen(["ctr", "-a", daemon.socket, "events"], stdout=out)
+            time.sleep(0.3)
+            daemon.ctr("tasks", "kill", "-s", "KILL", "lives")
+            daemon.wait_for("lives", "STOPPED")
+            time.sleep(0.5)
+            watch.terminate()
+            watch.wait()
+        assert "/tasks/exit" in (tmp_path / "events").read_text(), "the shim reports to the new daemon"
     finally:
         for name in names:
             daemon.remove(name)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_shim_that_died_while_nobody_watched_is_cleaned_up_at_the_next_start(daemon: Daemon, runtime: str) -> None:
+    daemon.run(runtime, "orphan", "/bin/sleep", "1000", flags=("-d",))
+    try:
+        daemon.wait_for("orphan", "RUNNING")
+        (line,) = [one for one in daemon.ctr("tasks", "ls").stdout.splitlines() if one.startswith("orphan")]
+        init = int(line.split()[1])
+        shim = int(Path(f"/proc/{init}/stat").read_text().rpartition(")")[2].split()[1])
+        daemon.stop(signal.SIGKILL)
+        os.kill(shim, signal.SIGKILL)
+        daemon.start()
+        assert daemon.status("orphan") == "absent"
+        deadline = time.monotonic() + 5
+        while Path(f"/proc/{init}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{init}").exists()
+        assert daemon.ctr("tasks", "start", "-d", "orphan").returncode == 0, "its container can run again"
+        daemon.wait_for("orphan", "RUNNING")
+    finally:
+        daemon.remove("orphan")
+    assert mounts_below(daemon.home) == []
 
 
 def test_what_is_not_served_is_unimplemented_in_grpcs_words(daemon: Daemon) -> None:
