@@ -1,7 +1,7 @@
 """The client's calls over gRPC; grpcio is imported only by who needs it, for it takes 35 ms."""
 
 from collections.abc import AsyncIterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -37,18 +37,12 @@ class GrpcChannel:
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
 
-    async def server_stream(
+    def server_stream(
         self, method: "ServerStream[Q, R]", request: Q, timeout: "float | None"
     ) -> AsyncIterator[R]:
+        # The call begins here, as it does in-process, not when the first item is asked for.
         call = self._channel.unary_stream(method.path, Message.encode, method.response.decode)
-        stream = call(request, timeout=timeout, metadata=outgoing_metadata())
-        try:
-            async for item in stream:
-                yield item
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error) from error
-        finally:
-            stream.cancel()
+        return _items(call(request, timeout=timeout, metadata=outgoing_metadata()))
 
     async def client_stream(
         self, method: "ClientStream[Q, R]", requests: AsyncIterator[Q], timeout: "float | None"
@@ -59,18 +53,22 @@ class GrpcChannel:
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
 
-    async def bidi(
+    def bidi(
         self, method: "Bidi[Q, R]", requests: AsyncIterator[Q], timeout: "float | None"
     ) -> AsyncIterator[R]:
         call = self._channel.stream_stream(method.path, Message.encode, method.response.decode)
-        stream = call(requests, timeout=timeout, metadata=outgoing_metadata())
-        try:
-            async for item in stream:
-                yield item
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error) from error
-        finally:
-            stream.cancel()
+        return _items(call(requests, timeout=timeout, metadata=outgoing_metadata()))
+
+
+async def _items(stream: Any) -> AsyncIterator[Any]:
+    """What a grpcio call receives; leaving early cancels it."""
+    try:
+        async for item in stream:
+            yield item
+    except grpc.aio.AioRpcError as error:
+        raise _translate(error) from error
+    finally:
+        stream.cancel()
 
 
 def _translate(error: "grpc.aio.AioRpcError") -> BoxshipError:
