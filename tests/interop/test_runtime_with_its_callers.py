@@ -133,7 +133,8 @@ def docker(scratch: Path) -> "Iterator[list[str]]":
         while run(*client, "version").returncode:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        tar = subprocess.run(["tar", "-C", str(scratch / "rootfs"), "-c", "."], capture_output=True, check=True).stdout
+        archive = ["tar", "-C", str(scratch / "rootfs"), "-c", "."]
+        tar = subprocess.run(archive, capture_output=True, check=True).stdout
         subprocess.run([*client, "import", "-", "bb"], input=tar, capture_output=True, check=True)
         yield client
     finally:

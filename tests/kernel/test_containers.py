@@ -448,7 +448,7 @@ def test_what_we_do_not_have_is_not_given_and_said(bundle: Bundle) -> None:
     machine.capabilities &= ~(1 << 24)
     machine._limits = {7: 1000}
     every = ["CAP_KILL", "CAP_SYS_RESOURCE"]
-    bundle.spec["process"]["capabilities"] = {kind: every for kind in ("bounding", "effective", "permitted")}
+    bundle.spec["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), every)
     bundle.spec["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 2000, "hard": 2000}]
     bundle.spec["process"]["oomScoreAdj"] = machine.oom_score_adj - 10
     container = bundle.create("sleep", "1", host=machine)

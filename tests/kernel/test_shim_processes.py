@@ -104,9 +104,9 @@ class Bench:
         address = self.launcher.start("test", id, str(bundle), "/none", "")
         return Shim(id, bundle, address)
 
-    def zygote(self) -> int:
-        """The zygote's pid, 0 when there is none."""
-        wanted = f"boxship-zygote\0{self.launcher.socket}\0".encode()
+    def zygote(self, part: str = "zygote") -> int:
+        """The zygote's pid (or its template's), 0 when there is none."""
+        wanted = f"boxship-{part}\0{self.launcher.socket}\0".encode()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
@@ -417,6 +417,23 @@ def test_many_starters_make_one_zygote(bench: Bench, id: str) -> None:
     assert len({_parent(shim.pid()) for shim in shims}) == 1
     for shim in shims:
         shim.call(TaskV2.Shutdown, ShutdownRequest(id=shim.id))
+
+
+def test_a_killed_template_takes_its_zygote_along_and_both_are_replaced(bench: Bench, id: str) -> None:
+    bench.launcher.ensure_zygote()
+    zygote, template = bench.zygote(), bench.zygote("template")
+    os.kill(template, signal.SIGKILL)
+    wait_until("the zygote ends", lambda: not alive(zygote))
+    shim = bench.shim(id, bench.bundle(id, "true"))
+    assert bench.zygote() not in (0, zygote)
+    shim.call(TaskV2.Shutdown, ShutdownRequest(id=id))
+
+
+def test_a_killed_zygote_takes_its_template_along(bench: Bench, id: str) -> None:
+    bench.launcher.ensure_zygote()
+    zygote, template = bench.zygote(), bench.zygote("template")
+    os.kill(zygote, signal.SIGKILL)
+    wait_until("the template ends", lambda: not alive(template))
 
 
 def test_a_caller_in_another_mount_namespace_gets_a_shim_there(bench: Bench, id: str) -> None:

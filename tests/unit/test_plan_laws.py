@@ -33,6 +33,7 @@ BEGIN, FIND, END = Prctl(4, 0), FindProgram(["/bin/true"]), Exec(["true"], [])
 BROKEN = {
     "a plan ends with Exec": [BEGIN, FIND],
     "begins by making its process untraceable": [FIND, END],
+    "by a process that can be traced": [Prctl(4, 1), Mkdir(CWD, "/x"), FIND, END],
     "nothing comes after exec": [BEGIN, FIND, END, END],
     "happens once": [BEGIN, Clone(0), Clone(0), FIND, END],
     "before capabilities are dropped": [BEGIN, CapSet(0, 0, 0), Mkdir(CWD, "/x"), FIND, END],
@@ -116,3 +117,10 @@ def test_compiled_plans_keep_the_laws(choice: "dict[str, object]") -> None:
 def test_the_plan_of_an_exec_keeps_the_laws() -> None:
     plan = exec_plan_of({"args": ["sh"], "cwd": "/", "user": {"uid": 5, "gid": 5}}, terminal=True)
     check(plan.ops, given=range(6))
+
+
+def test_the_plan_of_a_user_who_is_not_root_keeps_the_laws() -> None:
+    plan = plan_of(default(rootless=True), host=fixed_host(user=1000, capabilities=0), tasks=0)
+    check(plan.ops, given=[0])
+    clone = next(step for step, op in enumerate(plan.ops) if isinstance(op, Clone))
+    assert not any(isinstance(op, OpenTree) for op in plan.ops[:clone])  # only the new namespace allows mounts

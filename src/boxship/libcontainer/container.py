@@ -203,6 +203,13 @@ class Container:
         run.extend(plan)
         if not request.cgroup:
             self._make_cgroups(manager, directory)
+        if not manager.paths:
+            limits = for_cgroups(spec.get("linux") or {})
+            del limits["devices"]
+            if cgroup_manager == "none" and any(limits.values()):
+                plan.notes.append(f"linux.resources ({', '.join(limits)}): cgroups are disabled, no limit is set")
+            elif cgroup_manager != "none":
+                manager.apply(limits)  # refuses what it cannot do
         for op in plan.ops:
             if isinstance(op, Await):
                 self._meet(op.name, run, tasks)

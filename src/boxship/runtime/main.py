@@ -73,7 +73,9 @@ def main(argv: "list[str]") -> int:
         if flags.flag("help"):
             print(usage(verb), end="")
             return 0
-        manager = "none" if options.text("cgroup-manager") == "disabled" else "cgroupfs"
+        # Without root there is no cgroup to make, unless somebody says that one was delegated.
+        manager = options.text("cgroup-manager") or ("cgroupfs" if os.geteuid() == 0 else "disabled")
+        manager = "none" if manager == "disabled" else "cgroupfs"
         call = Call(os.path.abspath(options.text("root") or default_root()), log, flags, manager)
         return _handler(verb)(call)
     except BoxshipError as error:

@@ -44,7 +44,8 @@ IDS_MAPPED, CGROUPS = "ids-mapped", "cgroups"
 def begin(c: Context) -> None:
     """A process that nobody can trace, with clean signals: what it inherited from its creator is gone."""
     c.purpose("prepare the executor")
-    c.add(Prctl(PR_SET_DUMPABLE, 0))
+    # Without root the creator may write the id maps only of a process that it could trace: then a little later.
+    c.add(Prctl(PR_SET_DUMPABLE, 0 if c.privileged else 1))
     c.add(ResetSignals())
     c.add(Umask(0))
 

@@ -63,10 +63,15 @@ def _check_order(plan: "Sequence[Op]") -> None:
     if not plan or not isinstance(plan[-1], Exec):
         raise InvalidArgument("a plan ends with Exec")
     first = plan[0]
-    if not (isinstance(first, Prctl) and first.option == PR_SET_DUMPABLE and first.a == 0):
+    if not (isinstance(first, Prctl) and first.option == PR_SET_DUMPABLE):
         raise _broken(0, first, "a plan begins by making its process untraceable")
+    traceable = True
     seen: dict[str, int] = {}
     for step, op in enumerate(plan):
+        if isinstance(op, Prctl) and op.option == PR_SET_DUMPABLE:
+            traceable = op.a != 0
+        if isinstance(op, PRIVILEGED) and traceable:
+            raise _broken(step, op, "nothing is mounted or made by a process that can be traced")
         if isinstance(op, Exec) and step != len(plan) - 1:
             raise _broken(step, op, "nothing comes after exec")
         if isinstance(op, (Clone, PivotRoot, Seccomp, FindProgram)) and op.NAME in seen:
