@@ -20,7 +20,7 @@ def run(call: Call) -> int:
     process = spec.get("process") or {}
     machine = host()
     # As root would run it: whoever asks need not be root.
-    machine.user, machine.capabilities = 0, machine.capabilities | (1 << 21)
+    machine.user, machine.capabilities = 0, (1 << machine.last_capability + 1) - 1
     id = os.path.basename(bundle)
     manager = cgroups.manager(machine.cgroups, id, cgroup_path((spec.get("linux") or {}).get("cgroupsPath") or ""))
     root = (spec.get("root") or {}).get("path") or "rootfs"
