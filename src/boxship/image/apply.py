@@ -177,6 +177,8 @@ class _Applier:
     def _check(self, entry: Entry, name: str) -> None:
         if not 0 <= entry.uid <= _ID_LIMIT or not 0 <= entry.gid <= _ID_LIMIT:
             raise InvalidArgument(f"{self._what}: {entry.name!r} has an owner out of range")
+        if not -(1 << 63) <= entry.mtime_ns < 1 << 63:
+            entry.mtime_ns = 0  # as docker: a time that no clock can show is none
         if not 0 <= entry.major < 1 << 12 or not 0 <= entry.minor < 1 << 20:
             raise InvalidArgument(f"{self._what}: {entry.name!r} has a device number out of range")
         for key in entry.xattrs:
