@@ -6,7 +6,6 @@ import os
 from typing import Any as Anything
 
 import pytest
-from google_descriptors import google_classes, wire_name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +38,8 @@ from boxship.protobuf import (
     uint64,
 )
 from boxship.ttrpc.frames import Request, Response
+
+from .google_descriptors import google_classes, wire_name
 
 
 class Everything(Message, name="boxship.test.Everything"):
