@@ -174,8 +174,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             [*COLD, "-namespace", "test", "-id", bundle.name, "-bundle", str(bundle), "delete"],
             env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True,
         )  # fmt: skip
-    if bench.zygote():
-        os.kill(bench.zygote(), signal.SIGKILL)
+    while zygote := bench.zygote():  # one whose socket was taken away may still be about to leave
+        os.kill(zygote, signal.SIGKILL)
+        wait_until("the zygote ends", lambda: not alive(zygote))  # noqa: B023  called within the iteration
 
 
 @pytest.fixture
