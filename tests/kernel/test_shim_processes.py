@@ -176,7 +176,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         )  # fmt: skip
     while zygote := bench.zygote():  # one whose socket was taken away may still be about to leave
         os.kill(zygote, signal.SIGKILL)
-        wait_until("the zygote ends", lambda: not alive(zygote))  # noqa: B023  called within the iteration
+        wait_until("the zygote ends", lambda: not alive(zygote))
 
 
 @pytest.fixture
