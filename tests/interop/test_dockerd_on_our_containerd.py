@@ -107,9 +107,7 @@ def test_a_container_runs_execs_and_stops(docker: Docker, image: str) -> None:
     assert os.listdir(left) == []
 
 
-def test_what_docker_saves_we_load_and_what_we_save_docker_loads(
-    docker: Docker, image: str, tmp_path: Path
-) -> None:
+def test_what_docker_saves_we_load_and_what_we_save_docker_loads(docker: Docker, image: str, tmp_path: Path) -> None:
     store = ContentStore(str(tmp_path / "content"))
     saved = docker("save", image).stdout
     (loaded,) = load_archive(io.BytesIO(saved), store)

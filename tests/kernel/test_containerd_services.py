@@ -1,12 +1,14 @@
 """containerd's services, called in-process and over gRPC by the same client: one contract, two bindings."""
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from boxship import tracing
 from boxship.api.containerd import Client, lease, namespace
 from boxship.api.containerd import containers as containers_api
 from boxship.api.containerd import content as content_api
@@ -435,3 +437,20 @@ async def test_a_blob_that_lost_its_record_is_swept_when_it_is_old(client: Clien
     await client.leases.Create(leases_api.CreateRequest(id="trigger"))
     await client.leases.Delete(leases_api.DeleteRequest(id="trigger", sync=True))
     assert [blob.digest for blob in store.walk()] == [young]
+
+
+async def test_every_call_is_a_span_of_the_trace_that_it_carries(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.touch()
+    token = tracing.current.set(tracing.Trace("a" * 32, str(path)))
+    try:
+        digest = await put(client, b"traced")
+        await read(client, digest)
+        with pytest.raises(NotFound):
+            await client.tasks.Get(tasks_api.GetRequest(container_id="missing"))
+    finally:
+        tracing.current.reset(token)
+    spans = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {span["layer"] for span in spans} == {"containerd"}
+    assert [span["call"] for span in spans] == ["content.Write", "content.Read", "tasks.Get"]
+    assert "missing" in spans[-1]["error"]
