@@ -127,7 +127,7 @@ class Container:
             "rootfs": "",
             "annotations": spec.get("annotations") or {},
             "hooks": spec.get("hooks") or {},
-            "creator": [os.getpid(), store.start_time(os.getpid())[1]],
+            "creator": store.this_process(),
             "cgroups": {},
         }
         container = cls(root, record, machine)
@@ -692,13 +692,14 @@ def _listen(directory: str) -> socket:
 
 def _after_start(plan: Plan) -> "tuple[int, dict[str, str]]":
     """What the steps behind the start are for: whoever starts the container does not have the plan."""
+    total = len(plan.ops)
     steps: dict[str, str] = {}
-    started = False
-    for index, op in enumerate(plan.ops):
-        if started:
-            steps[str(index)] = plan.purpose(index)
-        started = started or (isinstance(op, Await) and op.name == compile_hooks.START)
-    return len(plan.ops), steps
+    for index in range(total - 1, -1, -1):
+        op = plan.ops[index]
+        if isinstance(op, Await) and op.name == compile_hooks.START:
+            break
+        steps[str(index)] = plan.purpose(index)
+    return total, steps
 
 
 def _timestamp() -> str:

@@ -22,6 +22,7 @@ class Host:
     """
 
     __slots__ = (
+        "_kinds",
         "_limits",
         "_modules",
         "capabilities",
@@ -52,6 +53,7 @@ class Host:
         self._limits = limits
         self.oom_score_adj = oom_score_adj
         self._modules = modules
+        self._kinds: dict[str, str] = {}
 
     # Few containers ask for these: they are looked up when one does.
 
@@ -81,11 +83,16 @@ class Host:
 
     def path_kind(self, path: str) -> str:
         """What is at a path of the host: "file" (anything but a directory), "directory", or "" for nothing."""
+        fixed = path.startswith(("/proc/", "/sys/"))  # the kernel's own files do not come and go
+        if fixed and path in self._kinds:
+            return self._kinds[path]
         try:
-            mode = os.stat(path).st_mode
+            kind = "directory" if os.stat(path).st_mode & 0o170000 == 0o040000 else "file"
         except OSError:
-            return ""
-        return "directory" if mode & 0o170000 == 0o040000 else "file"
+            kind = ""
+        if fixed:
+            self._kinds[path] = kind
+        return kind
 
 
 def _read(path: str, default: str) -> str:

@@ -104,6 +104,18 @@ def ids(root: str) -> "list[str]":
         return []
 
 
+_this: "tuple[int, int]" = (0, 0)
+
+
+def this_process() -> "tuple[int, int]":
+    """(pid, start time) of the calling process; looked up once, and again after a fork."""
+    global _this
+    pid = os.getpid()
+    if _this[0] != pid:
+        _this = (pid, start_time(pid)[1])
+    return _this
+
+
 def start_time(pid: int) -> "tuple[str, int]":
     """(state letter, start time in ticks) of a process from proc_pid_stat(5); ("", 0) when there is none."""
     try:
