@@ -83,15 +83,17 @@ class Host:
 
     def path_kind(self, path: str) -> str:
         """What is at a path of the host: "file" (anything but a directory), "directory", or "" for nothing."""
-        fixed = path.startswith(("/proc/", "/sys/"))  # the kernel's own files do not come and go
-        if fixed and path in self._kinds:
-            return self._kinds[path]
         try:
-            kind = "directory" if os.stat(path).st_mode & 0o170000 == 0o040000 else "file"
+            mode = os.stat(path).st_mode
         except OSError:
-            kind = ""
-        if fixed:
-            self._kinds[path] = kind
+            return ""
+        return "directory" if mode & 0o170000 == 0o040000 else "file"
+
+    def kernel_path_kind(self, path: str) -> str:
+        """The same for one of the kernel's own files in /proc and /sys, which do not come and go: looked up once."""
+        kind = self._kinds.get(path)
+        if kind is None:
+            kind = self._kinds[path] = self.path_kind(path)
         return kind
 
 

@@ -222,7 +222,7 @@ def masked_paths(c: Context) -> None:
     paths = c.linux.get("maskedPaths") or ()
     # In /proc and /sys the host's own files tell what a path is; elsewhere both ways are tried.
     kinds = [
-        (path, c.host.path_kind(path) if path.startswith(("/proc/", "/sys/")) else "unknown") for path in paths
+        (path, c.host.kernel_path_kind(path) if path.startswith(("/proc/", "/sys/")) else "unknown") for path in paths
     ]
     kinds = [(path, kind) for path, kind in kinds if kind]
     if not kinds:
