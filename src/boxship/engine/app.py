@@ -48,7 +48,7 @@ class Engine:
         self.volumes = Volumes(config.volumes_root, self.events, self._volume_users)
         self.images = Images(client, self.events, self._image_users, built_in_images)
         self.networks = networks
-        self.creator = Creator(client, self.store, self.images, self.volumes, networks, config, self.host)
+        self.creator = Creator(client, self.store, self.images, self.volumes, config, self.host)
         self.lifecycle = Lifecycle(client, self.store, self.volumes, networks, self.events, config, self.host)
         self.execs = Execs(client, self.lifecycle, config, self.host)
         self.stats = Stats(client, self.host.memory)

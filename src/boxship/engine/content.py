@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from boxship.api.containerd import Client
 from boxship.api.containerd.content import (
+    AbortRequest,
     DeleteContentRequest,
     InfoRequest,
     ReadContentRequest,
@@ -72,7 +73,8 @@ class ClientStore:
     def add(self, source: Reader | bytes, *, expected: str = "", size: int = -1) -> tuple[Digest, bool]:
         """Write one blob; gives its digest, and whether it is new."""
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=4)
-        writing = asyncio.run_coroutine_threadsafe(self._write(chunks, expected, max(size, 0)), self._loop)
+        ref = f"engine-{new_id()[:24]}"
+        writing = asyncio.run_coroutine_threadsafe(self._write(chunks, ref, expected), self._loop)
 
         def send(chunk: bytes | None) -> None:
             putting = asyncio.run_coroutine_threadsafe(chunks.put(chunk), self._loop)
@@ -90,14 +92,20 @@ class ClientStore:
             else:
                 while not writing.done() and (data := source.read(CHUNK)):
                     send(data)
+            send(None)
+            return writing.result()
         except BaseException:
             writing.cancel()
+            self._run(self._abort(ref))  # or the bytes so far would wait for somebody to go on with them
             raise
-        send(None)
-        return writing.result()
 
-    async def _write(self, chunks: asyncio.Queue[bytes | None], expected: str, total: int) -> tuple[Digest, bool]:
-        ref = f"engine-{new_id()[:24]}"
+    async def _abort(self, ref: str) -> None:
+        try:
+            await self._client.content.Abort(AbortRequest(ref=ref))
+        except NotFound:
+            return  # nothing had been written
+
+    async def _write(self, chunks: asyncio.Queue[bytes | None], ref: str, expected: str) -> tuple[Digest, bool]:
         digest = ""
 
         async def requests() -> AsyncIterator[WriteContentRequest]:

@@ -18,7 +18,7 @@ import msgspec
 from boxship.api.containerd import Client
 from boxship.api.containerd.snapshots import MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest
 from boxship.api.containerd.types import Mount
-from boxship.errors import InvalidArgument, NotFound
+from boxship.errors import InvalidArgument
 from boxship.image.rooted import open_in_root
 
 from . import mountplan, names, parse, rootview, spec
@@ -36,7 +36,6 @@ from .models import (
     RestartPolicy,
     words,
 )
-from .network_api import Networks
 from .store import ContainerStore
 from .volumes import Volumes
 
@@ -68,7 +67,6 @@ class Creator:
         store: ContainerStore,
         images: ImageSource,
         volumes: Volumes,
-        networks: Networks,
         config: EngineConfig,
         host: spec.HostFacts,
     ) -> None:
@@ -76,7 +74,6 @@ class Creator:
         self._store = store
         self._images = images
         self._volumes = volumes
-        self._networks = networks
         self._config = config
         self._host = host
 
@@ -130,10 +127,6 @@ class Creator:
                 record.Networks = {
                     key: value for key, value in request.NetworkingConfig.EndpointsConfig.items() if value
                 }
-            if not self._networks.exists(host_config.NetworkMode) and not record.HostConfig.NetworkMode.startswith(
-                "container:"
-            ):
-                raise NotFound(f"network {host_config.NetworkMode} not found")
             await self._client.snapshots.Prepare(
                 PrepareSnapshotRequest(
                     snapshotter=SNAPSHOTTER, key=id, parent=image.chain_id, labels={GC_ROOT: record.Created}
@@ -229,6 +222,7 @@ class Creator:
                 f"range of CPUs is from 0.01 to {self._host.cpus}.00, as there are only {self._host.cpus} CPUs "
                 "available"
             )
+        _check_cpuset(host.CpusetCpus, self._host.cpus)
         for capability in [*(host.CapAdd or []), *(host.CapDrop or [])]:
             spec.normal_capability(capability)
         if host.OomKillDisable and not host.Memory:
@@ -248,6 +242,17 @@ class Creator:
                 host.MaskedPaths = list(MASKED_PATHS)
             if host.ReadonlyPaths is None:
                 host.ReadonlyPaths = list(READONLY_PATHS)
+
+
+def _check_cpuset(text: str, cpus: int) -> None:
+    """``0-2,4`` must name processors that there are; raises InvalidArgument."""
+    for part in text.split(",") if text else []:
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdigit() and last.isdigit()):
+            raise InvalidArgument(f"Invalid value {text} for cpuset cpus")
+        if int(last) >= cpus or int(first) > int(last):
+            raise InvalidArgument(f"Requested CPUs are not available - requested {text}, available: 0-{cpus - 1}")
 
 
 def _merge(config: ContainerConfig, image: ContainerConfig) -> None:

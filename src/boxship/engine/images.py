@@ -428,7 +428,7 @@ class Images:
             found.append(
                 {
                     "Containers": -1,
-                    "Created": parse_rfc3339(view.image.config.created or "") // 10**9,
+                    "Created": unix_created(view.image.config.created),
                     "Id": view.id,
                     "Labels": (view.image.config.config or {}).get("Labels"),
                     "ParentId": "",
@@ -507,6 +507,13 @@ def image_config(image: Image) -> ContainerConfig:
         return msgspec.convert(image.config.config or {}, type=ContainerConfig, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"image {image.id} has a damaged config", cause=str(error)) from error
+
+
+ZERO_TIME = -62135596800  # the year 1 in Unix seconds: how the API says "unknown"
+
+
+def unix_created(text: str | None) -> int:
+    return parse_rfc3339(text or "") // 10**9 or ZERO_TIME
 
 
 def repo_digests(view: View) -> list[str]:

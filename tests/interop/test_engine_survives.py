@@ -1,0 +1,177 @@
+"""Killing any process of the stack: what must go on goes on, what must be noticed is, nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .engine_fixture import EngineProcess, wait_until
+
+pytestmark = [pytest.mark.root, pytest.mark.peer("docker", "busybox")]
+
+TICKER = "i=0; while true; do echo line $i; i=$((i+1)); sleep 0.02; done"
+
+
+@pytest.fixture
+def engine() -> Iterator[EngineProcess]:
+    process = EngineProcess(Path(tempfile.mkdtemp(prefix="bxs", dir="/tmp"))).start()
+    try:
+        process.import_busybox()
+        yield process
+    finally:
+        process.remove_everything()
+
+
+def numbers(text: str) -> list[int]:
+    return [int(line.split()[1]) for line in text.splitlines()]
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def test_containers_outlive_their_engine_and_the_next_one_finds_them(engine: EngineProcess) -> None:
+    for number in range(7):
+        engine.docker("run", "-d", "--name", f"tick{number}", "busybox", "sh", "-c", TICKER)
+    engine.docker("run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 1; echo last words; exit 33")
+    engine.docker("run", "-dit", "--name", "terminal", "busybox", "sh")
+    script = "mkdir /www; echo up > /www/index.html; exec httpd -f -h /www"
+    engine.docker("run", "-d", "--name", "web", "-p", "127.0.0.1::80", "busybox", "sh", "-c", script)
+    address = engine.docker("port", "web").stdout.split()[-1]
+    time.sleep(0.3)
+    engine.crash()
+    time.sleep(1.5)
+    with urllib.request.urlopen(f"http://{address}/", timeout=3) as answer:
+        assert answer.read() == b"up\n"  # reachable while no engine runs
+    engine.start()
+    for number in range(7):
+        assert engine.state(f"tick{number}")["Running"] is True
+        found = numbers(engine.docker("logs", f"tick{number}").stdout)
+        assert found == list(range(len(found)))
+        assert len(found) > 50  # it went on writing while nobody was there
+    state = engine.state("ends")
+    assert (state["Status"], state["ExitCode"]) == ("exited", 33)
+    assert engine.docker("logs", "ends").stdout == "last words\n"
+    assert engine.docker("wait", "ends").stdout == "33\n"
+    assert engine.state("terminal")["Running"] is True
+    assert engine.docker("exec", "tick0", "echo", "still here").stdout == "still here\n"
+    with urllib.request.urlopen(f"http://{address}/", timeout=3) as answer:
+        assert answer.read() == b"up\n"
+    taken = engine.docker("run", "--rm", "-p", f"{address}:80", "busybox", "true", check=False)
+    assert "port is already allocated" in taken.stderr
+    engine.docker("stop", "-t", "0", "tick1")
+    assert engine.state("tick1")["ExitCode"] == 137
+
+
+def test_containers_outlive_the_zygote_and_new_ones_start(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "before", "busybox", "sh", "-c", TICKER)
+    os.kill(engine.zygote(), signal.SIGKILL)
+    assert engine.docker("run", "--rm", "busybox", "echo", "new").stdout == "new\n"
+    assert engine.docker("exec", "before", "echo", "old").stdout == "old\n"
+    assert engine.state("before")["Running"] is True
+
+
+def test_a_killed_shim_is_noticed_and_cleaned_up_after(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "orphan", "busybox", "sh", "-c", TICKER)
+    init = engine.state("orphan")["Pid"]
+    assert isinstance(init, int)
+    shim = parent(init)
+    assert shim in engine.shims()
+    os.kill(shim, signal.SIGKILL)
+    wait_until(lambda: engine.state("orphan")["Running"] is False)
+    state = engine.state("orphan")
+    assert (state["Status"], state["ExitCode"]) == ("exited", 137)
+    wait_until(lambda: not alive(init))
+    engine.docker("start", "orphan")
+    assert engine.state("orphan")["Running"] is True
+
+
+def test_each_container_has_its_shim_and_no_runtime_process_stays(engine: EngineProcess) -> None:
+    ids = [engine.docker("run", "-d", "busybox", "sleep", "100").stdout.strip() for _ in range(4)]
+    shims = engine.shims()
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in shims]
+    assert len(lines) == 4
+    for id in ids:
+        assert sum(f"-namespace moby -id {id} -address " in line for line in lines) == 1
+    for id in ids:
+        init = engine.state(id)["Pid"]
+        assert isinstance(init, int)
+        assert parent(init) in shims
+    runtimes = [
+        entry.name
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+        and b"boxship-runc" in _command_line(entry)
+        and str(engine.root).encode() in _command_line(entry)
+    ]
+    assert runtimes == []
+
+
+def _command_line(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_nothing_is_left_after_removal(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "aa", "-p", "127.0.0.1::80", "-v", "/data", "busybox", "sh", "-c", TICKER)
+    engine.docker("run", "-dit", "--name", "bb", "busybox", "sh")
+    engine.docker("exec", "-d", "aa", "sleep", "1000")
+    inits = [engine.state(name)["Pid"] for name in ("aa", "bb")]
+    ids = json.loads(engine.docker("inspect", "aa", "bb").stdout)
+    engine.docker("rm", "-f", "-v", "aa", "bb")
+    wait_until(lambda: not engine.shims())
+    for init in inits:
+        assert isinstance(init, int)
+        wait_until(lambda init=init: not alive(init))
+    for document in ids:
+        for mount in Path("/sys/fs/cgroup").iterdir():
+            assert not (mount / "boxship" / document["Id"]).exists()
+    assert list((engine.exec_root / "fifo").iterdir()) == []
+    tasks = engine.exec_root / "containerd" / "io.containerd.runtime.v2.task" / "moby"
+    assert list(tasks.iterdir()) == []
+    assert list((engine.data_root / "containers").iterdir()) == []
+    assert list((engine.data_root / "volumes").iterdir()) == []
+    assert str(engine.root) not in Path("/proc/self/mounts").read_text()
+    sockets = [path for path in engine.exec_root.rglob("*") if path.is_socket()]
+    assert {path.name for path in sockets} <= {"containerd.sock", "containerd.sock.ttrpc", "zygote.sock"}
+    snapshots = list((engine.data_root / "containerd" / "snapshotter" / "snapshots").iterdir())
+    assert len(snapshots) == 1  # busybox's one layer
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.005, 0.01, 0.02, 0.04, 0.08])
+def test_an_engine_killed_while_it_starts_a_container_leaves_a_container_that_can_be_used(
+    engine: EngineProcess, moment: float
+) -> None:
+    import subprocess
+
+    engine.docker("create", "--name", "half", "busybox", "sh", "-c", "echo ran; sleep 100")
+    starting = subprocess.Popen(
+        ["docker", "-H", engine.address, "start", "half"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(0.01 + moment)
+    engine.crash()
+    starting.wait(10)
+    engine.start()
+    if not engine.state("half")["Running"]:
+        engine.docker("start", "half")
+    assert engine.state("half")["Running"] is True
+    assert engine.docker("exec", "half", "echo", "usable").stdout == "usable\n"
+    engine.docker("rm", "-f", "half")
+    wait_until(lambda: not engine.shims())
