@@ -224,9 +224,10 @@ class Container:
         if name == CGROUPS:
             files: list[int] = []
             resources = for_cgroups(spec.get("linux") or {})
-            # Device rules start with "deny all", so they must be complete before the executor makes nodes.
             manager = self.cgroups
-            manager.apply({"devices": resources.pop("devices")})
+            if self.plan is not None and not self.plan.nodes_first:
+                # Device rules start with "deny all": they must be complete before the executor makes nodes.
+                manager.apply({"devices": resources.pop("devices")})
             try:
                 files += (os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in tasks)
                 run.go(ahead=CGROUPS, handles=files)

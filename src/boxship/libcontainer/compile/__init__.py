@@ -55,11 +55,11 @@ def compile_spec(
     namespaces.network_up(c)
     hooks.meet_runtime_hooks(c)
     rootfs.attach_rootfs(c)
-    mounts.mounts(c)  # before the first mount of cgroups: namespaces.enter_cgroups
-    namespaces.enter_cgroups(c)
+    mounts.mounts(c)
     devices.devices(c)
     devices.terminal(c)
     process.make_cwd(c)
+    mounts.cgroup_mounts(c)
     hooks.create_container(c)
     rootfs.pivot(c)
 

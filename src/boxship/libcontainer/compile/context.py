@@ -14,17 +14,21 @@ if TYPE_CHECKING:
 
     from boxship.libcontainer.host import Host
 
+    from .options import Options
+
 
 class Plan:
     """A list of operations, and what each stretch of it is for.
 
     ``purposes`` are (index of the first operation, text), in order; ``notes`` are what a person should know about
     how the spec was carried out (a limit that was clamped).
+    ``nodes_first``: the devices are made before the cgroups are entered.
     """
 
-    __slots__ = ("notes", "ops", "purposes")
+    __slots__ = ("nodes_first", "notes", "ops", "purposes")
 
     def __init__(self) -> None:
+        self.nodes_first = True
         self.ops: list[Op] = []
         self.purposes: list[tuple[int, str]] = []
         self.notes: list[str] = []
@@ -152,6 +156,7 @@ class Context:
         self.bind_sources: dict[int, int] = {}
         self.device_sources: dict[str, int] = {}
         self.entered_cgroups = False
+        self.later: list[tuple[str, Options]] = []  # mounts of cgroups that nothing depends on
         self.cgroup_slot = -1
         self.slave = -1
         self.dev = -1

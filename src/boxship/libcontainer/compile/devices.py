@@ -95,6 +95,7 @@ def devices(c: Context) -> None:
     if not _has_own_dev(c):
         return
     c.purpose("make devices")
+    c.plan.nodes_first = not c.entered_cgroups
     c.make_directory("dev")
     dev = c.dev_slot()
     for path, device in _wanted(c).items():

@@ -43,6 +43,8 @@ def _run(c: Context, kind: str) -> None:
 
 def create_container(c: Context) -> None:
     """createContainer hooks: the container's namespaces, the host's files."""
+    if of(c.spec, "createContainer"):
+        c.plan.nodes_first = False  # a hook may open devices: the rules must be complete before it runs
     _run(c, "createContainer")
 
 

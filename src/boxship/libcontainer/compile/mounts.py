@@ -87,13 +87,32 @@ def mounts(c: Context) -> None:
         if index in c.bind_sources:
             _bind(c, mount, c.bind_sources[index], target, options)
         elif type in ("cgroup", "cgroup2"):
-            namespaces.enter_cgroups(c)
-            _cgroup(c, target, options)
+            if _touched_later(c, index, target):
+                namespaces.enter_cgroups(c)
+                _cgroup(c, target, options)
+            else:
+                c.later.append((target, options))
         else:
             c.purpose(f"mount {type or 'nothing'} on {destination}")
             if not type:
                 raise InvalidArgument(f"mounts[{index}] on {destination}: type is missing")
             _file_system(c, type, mount.get("source") or type, target, options)
+
+
+def _touched_later(c: Context, index: int, target: str) -> bool:
+    """Whether a later mount lies above or below this one: then their order can be seen, and is kept."""
+    for mount in (c.spec.get("mounts") or ())[index + 1 :]:
+        other = clean(mount.get("destination") or "")
+        if (other + "/").startswith(target + "/") or (target + "/").startswith(other + "/"):
+            return True
+    return False
+
+
+def cgroup_mounts(c: Context) -> None:
+    """The container's view of its cgroups, as late as it may be: the creator makes them meanwhile."""
+    namespaces.enter_cgroups(c)
+    for target, options in c.later:
+        _cgroup(c, target, options)
 
 
 def _file_system(c: Context, type: str, source: str, target: str, options: Options) -> None:

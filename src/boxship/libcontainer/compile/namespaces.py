@@ -180,6 +180,7 @@ def enter_cgroups(c: Context) -> None:
     Only then is the cgroup namespace made, so that its root is the container's cgroup (cgroup_namespaces(7)).
     As late as it can be, right before the first mount of cgroups: the creator makes the groups meanwhile, and hands
     the open files over (the kernel checks who opened them, so a user namespace is no obstacle).
+    ``Plan.nodes_first`` says whether device nodes were made before: then no device rule is in their way.
     """
     if c.entered_cgroups:
         return
