@@ -39,7 +39,7 @@ from boxship.api.containerd.snapshots import (
     UsageRequest,
 )
 from boxship.api.containerd.types import Descriptor
-from boxship.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from boxship.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from boxship.image.compression import Reader
 from boxship.image.load import load_archive, load_layout
 from boxship.image.rootfs import import_rootfs
@@ -183,9 +183,9 @@ class Images:
         lock = self._unpacking.setdefault(image.id, asyncio.Lock())
         async with lock:
             parent = ""
-            for layer, name in zip(image.manifest.layers, chain, strict=True):
+            for layer, diff_id, name in zip(image.manifest.layers, image.config.diff_ids, chain, strict=True):
                 if not await self._has_snapshot(name):
-                    await self._unpack_layer(layer, name, parent)
+                    await self._unpack_layer(layer, diff_id, name, parent)
                 parent = name
             label = {f"containerd.io/gc.ref.snapshot.{SNAPSHOTTER}": parent}
             if parent:
@@ -199,7 +199,7 @@ class Images:
             return False
         return True
 
-    async def _unpack_layer(self, layer: oci.Descriptor, name: str, parent: str) -> None:
+    async def _unpack_layer(self, layer: oci.Descriptor, diff_id: str, name: str, parent: str) -> None:
         key = f"extract-{new_id()[:16]} {name}"
         snapshots = self._client.snapshots
         prepared = await snapshots.Prepare(
@@ -208,12 +208,16 @@ class Images:
             )
         )
         try:
-            await self._client.diff.Apply(
+            response = await self._client.diff.Apply(
                 ApplyRequest(
                     diff=Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size),
                     mounts=prepared.mounts,
                 )
             )
+            applied = response.applied.digest if response.applied else ""
+            if applied != diff_id:
+                # A compressed layer's own digest says nothing of what it inflates to; the config does.
+                raise DataLoss(f"layer {layer.digest} inflates to {applied}, the image config expects {diff_id}")
             await snapshots.Commit(CommitSnapshotRequest(snapshotter=SNAPSHOTTER, name=name, key=key))
         except BaseException as error:
             await snapshots.Remove(RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=key))

@@ -21,6 +21,7 @@ from signal import set_wakeup_fd
 from struct import Struct
 from sys import byteorder
 
+from .. import tracing
 from ..errors import BoxshipError, Internal, NotFound, Unimplemented, by_code
 
 ANSWER = Struct("=iii")
@@ -99,15 +100,25 @@ class LibcontainerRuntime:
             from ..libcontainer.container import Container
             from ..libcontainer.process import Stdio, Terminal
 
-            container = Container.create(
-                id,
-                bundle,
-                root=root,
-                stdio=Terminal() if streams is None else Stdio(*streams),
-                rootfs_mounts=rootfs,
-                no_pivot=no_pivot,
-            )
-            return Made(container.pid, container.console, has_own_pid_namespace(container.spec)), container.start
+            watched = tracing.current.get() is not None
+            with tracing.span("libcontainer", "create: config.json becomes a plan, up to the program", id=id):
+                container = Container.create(
+                    id,
+                    bundle,
+                    root=root,
+                    stdio=Terminal() if streams is None else Stdio(*streams),
+                    rootfs_mounts=rootfs,
+                    no_pivot=no_pivot,
+                    trace=watched,
+                )
+
+            def start() -> None:
+                with tracing.span("libcontainer", "start: let the program run", id=id):
+                    container.start()
+                for step, begin, end in container.steps():
+                    tracing.record("executor", step, begin, end)
+
+            return Made(container.pid, container.console, has_own_pid_namespace(container.spec)), start
 
         helper = Helper(make)
         try:
