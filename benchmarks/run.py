@@ -1,0 +1,24 @@
+"""Every benchmark, one after the other; ``make bench``.  Each measures its baseline in the same run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ALL = ("library_start", "runtime_cli", "docker_run", "containers_by_ctr", "shim_memory")
+
+
+def main() -> int:
+    missed = []
+    for name in sys.argv[1:] or ALL:
+        print(f"== {name}", flush=True)
+        script = Path(__file__).with_name(f"{name}.py")
+        if subprocess.run([sys.executable, str(script)], check=False).returncode:
+            missed.append(name)
+        print(flush=True)
+    if missed:
+        print(f"aims missed in: {', '.join(missed)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
