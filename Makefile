@@ -29,7 +29,7 @@ types: setup
 test: setup
 	$(BIN)/python tests/peers.py
 	$(MAKE) lint types
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PYTEST_FLAGS)
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
