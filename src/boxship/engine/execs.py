@@ -29,7 +29,7 @@ from .lifecycle import Lifecycle, exit_code_of
 from .live import Exec, Live
 from .models import words
 from .names import new_id
-from .stdio import Stdio
+from .stdio import STDOUT, Stdio, frame
 
 PROCESS_TYPE_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 
@@ -115,7 +115,6 @@ class Execs:
             raise FailedPrecondition(f"container {record.Id} is not running")
         if size != (0, 0):
             process.console_size = size
-        document = await self._process(live, process)
         process.started = True
         process.stdio.create()
         process.stdio.open_input()
@@ -130,24 +129,40 @@ class Execs:
         client = None if detach or not wanted.outputs else process.stdio.attach(wanted.outputs)
         stream: Stream | None = None if detach else stream_of(process.tty)
         try:
-            await self._run(live, process, document)
+            await self._run(live, process, await self._process(live, process))
         except BoxshipError as error:
-            process.exit_code = exit_code_of(error)
+            code = exit_code_of(error)
+            process.exit_code = code if code in (126, 127) else 126
             process.finished.set()
             process.stdio.remove()
             if stream is None:
                 raise
-            text = f"OCI runtime exec failed: {error}\r\n".encode()
-            from .stdio import STDERR, frame
-
-            await stream.write(text if process.tty else frame(STDERR, text))
+            # On the standard output, where dockerd writes it.
+            text = f"OCI runtime exec failed: exec failed: {error}\r\n".encode()
+            await stream.write(text if process.tty else frame(STDOUT, text))
             return
         self._lifecycle.publish(record, f"exec_start: {' '.join(process.args)}", execID=id)
         if stream is not None:
-            if client is None and not wanted.stdin:
-                await process.finished.wait()
-            else:
-                await attach.serve(stream, process.stdio, client, wanted, lambda: self._close_stdin(process))
+            detached = False
+            if client is not None or wanted.stdin:
+                detached = await attach.serve(
+                    stream, process.stdio, client, wanted, lambda: self._close_stdin(process)
+                )
+            if not detached:
+                await self._ended(process, stream)
+
+    async def _ended(self, process: Exec, stream: Stream) -> None:
+        """Wait until the exit is known or the client gone.
+
+        The end of the stream tells the client to ask for the exit code, and the output ends before the shim has
+        reaped the process.
+        """
+        waits = [asyncio.ensure_future(event.wait()) for event in (process.finished, stream.gone)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _run(self, live: Live, process: Exec, document: dict[str, AnyType]) -> None:
         record, tasks = live.record, self._client.tasks
