@@ -123,7 +123,7 @@ class Message:
             tag = data[pos]
             pos += 1
             if tag > 127:
-                tag, pos = wire.read_varint(data, start)
+                tag, pos = wire.read_tag(data, start)
             take = known.get(tag)
             if take is not None:
                 pos = take(values, data, pos, end)

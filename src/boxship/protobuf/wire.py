@@ -79,6 +79,14 @@ def read_varint(data: bytes, pos: int) -> "tuple[int, int]":
             raise PeerError("protobuf: a varint is longer than ten bytes")
 
 
+def read_tag(data: bytes, pos: int) -> "tuple[int, int]":
+    """A field's tag, which is 32 bits in at most five bytes, and where its value begins."""
+    tag, after = read_varint(data, pos)
+    if tag >> 32 or after - pos > 5:
+        raise PeerError("a field's tag is longer than 32 bits")
+    return tag, after
+
+
 def read_length(data: bytes, pos: int, end: int) -> "tuple[int, int]":
     """The bounds (start, stop) of a length-delimited value whose length is at ``pos``."""
     length = data[pos]
@@ -262,7 +270,7 @@ def readers(field: "Field") -> "list[tuple[int, Reader]]":
         key: object = ""
         value: Anything = field.message() if kind == "message" else SCALARS[kind][1]
         while pos < stop:
-            entry_tag, pos = read_varint(data, pos)
+            entry_tag, pos = read_tag(data, pos)
             if entry_tag == 0x0A:
                 key, pos = decode_scalar("string", data, pos, stop)
             elif entry_tag == (2 << 3 | wire_type) and kind == "message":
