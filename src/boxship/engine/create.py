@@ -18,7 +18,7 @@ import msgspec
 from boxship.api.containerd import Client
 from boxship.api.containerd.snapshots import MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest
 from boxship.api.containerd.types import Mount
-from boxship.errors import InvalidArgument
+from boxship.errors import InvalidArgument, NotFound
 from boxship.image.rooted import open_in_root
 
 from . import mountplan, names, parse, rootview, spec
@@ -41,6 +41,7 @@ from .volumes import Volumes
 
 SNAPSHOTTER = "overlayfs"
 GC_ROOT = "containerd.io/gc.root"
+LOG_OPTIONS = frozenset({"compress", "env", "env-regex", "labels", "labels-regex", "max-file", "max-size", "tag"})
 MIN_MEMORY = 6 * 1024 * 1024  # dockerd refuses less: a process cannot start in it
 
 
@@ -51,6 +52,7 @@ class ImageFacts:
     id: str  # digest of the config
     chain_id: str  # the snapshot that a container's own is made on
     config: ContainerConfig
+    platform: tuple[str, str, str] = ("linux", "", "")  # os, architecture, variant
 
 
 class ImageSource(Protocol):
@@ -77,13 +79,18 @@ class Creator:
         self._config = config
         self._host = host
 
-    async def create(self, name: str, request: CreateRequest) -> tuple[Record, list[str]]:
-        """A new container's record, and warnings; raises InvalidArgument, NotFound (image), AlreadyExists (name)."""
+    async def create(self, name: str, request: CreateRequest, platform: str = "") -> tuple[Record, list[str]]:
+        """A new container's record, and warnings; raises InvalidArgument, NotFound (image), AlreadyExists (name).
+
+        ``platform`` (``linux/arm64``) is what the image must be for, "" is any.
+        """
         host_config = request.HostConfig or HostConfig()
         config = msgspec.convert(
             msgspec.to_builtins(request), type=ContainerConfig
         )  # without the two parts that are not configuration
         image = await self._images.facts(request.Image)
+        if platform:
+            _check_platform(request.Image, image.platform, platform)
         _merge(config, image.config)
         warnings = self._check(config, host_config)
         id = names.new_id()
@@ -106,7 +113,7 @@ class Creator:
     ) -> Record:
         argv = [*(words(config.Entrypoint) or []), *(words(config.Cmd) or [])]
         config.Hostname = self._hostname(config, host_config, id)
-        plan = mountplan.plan(config, host_config, self._volumes, self._store.get)
+        plan = mountplan.plan(config, host_config, self._volumes, self._other)
         prepared = False
         directory = self._store.directory(id)
         try:
@@ -158,16 +165,22 @@ class Creator:
     def _hostname(self, config: ContainerConfig, host_config: HostConfig, id: str) -> str:
         if host_config.NetworkMode == "host" or host_config.UTSMode == "host":
             return config.Hostname or os.uname().nodename
+        if host_config.NetworkMode.startswith("container:"):
+            return self._other(host_config.NetworkMode.partition(":")[2]).Config.Hostname
         return config.Hostname or id[:12]
+
+    def _other(self, reference: str) -> Record:
+        """A container that an option names. Not NotFound: the CLI would take it for the image and pull."""
+        try:
+            return self._store.get(reference)
+        except NotFound as error:
+            raise InvalidArgument(str(error)) from error
 
     def _check(self, config: ContainerConfig, host: HostConfig) -> list[str]:
         """Fill in the defaults, refuse what cannot work; gives warnings."""
         warnings: list[str] = []
         if not (words(config.Entrypoint) or []) and not (words(config.Cmd) or []):
             raise InvalidArgument("No command specified")
-        argv0 = [*(words(config.Entrypoint) or []), *(words(config.Cmd) or [])][0]
-        if not argv0:
-            raise InvalidArgument("No command specified: the first word is empty")
         if config.WorkingDir and not config.WorkingDir.startswith("/"):
             raise InvalidArgument(
                 f"the working directory '{config.WorkingDir}' is invalid, it needs to be an absolute path"
@@ -187,6 +200,7 @@ class Creator:
             for binding in bindings or []:
                 parse.port_range(binding.HostPort)
         self._check_host(host, warnings)
+        _check_conflicts(config, host)
         return warnings
 
     def _check_host(self, host: HostConfig, warnings: list[str]) -> None:
@@ -195,14 +209,24 @@ class Creator:
         if not host.Runtime:
             host.Runtime = self._config.default_runtime
         if not host.LogConfig.Type:
-            host.LogConfig = LogConfig(self._config.log_driver, {**self._config.log_opts})
+            defaults = self._config.log_opts if not host.LogConfig.Config else {}
+            host.LogConfig = LogConfig(self._config.log_driver, {**defaults, **(host.LogConfig.Config or {})})
         if host.LogConfig.Config is None:
             host.LogConfig.Config = {}
         if host.LogConfig.Type not in ("json-file", "none"):
             raise InvalidArgument(f"logger: no log driver named '{host.LogConfig.Type}' is registered")
         policy = host.RestartPolicy
+        _check_log_options(host.LogConfig)
+        if host.DeviceRequests:
+            asked = host.DeviceRequests[0]
+            raise InvalidArgument(
+                f'could not select device driver "{asked.get("Driver") or ""}" with capabilities: '
+                f"{_brackets(asked.get('Capabilities') or [])}"
+            )
         if policy.Name not in ("", "no", "always", "on-failure", "unless-stopped"):
             raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.Name}'")
+        if policy.MaximumRetryCount < 0:
+            raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
         if policy.MaximumRetryCount and policy.Name != "on-failure":
             raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
         if not policy.Name:
@@ -212,14 +236,14 @@ class Creator:
         if 0 < host.Memory < MIN_MEMORY:
             raise InvalidArgument("Minimum memory limit allowed is 6MB")
         if host.MemorySwap > 0 and not host.Memory:
-            raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit")
+            raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
         if host.MemorySwap > 0 and host.MemorySwap < host.Memory:
             raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit")
         if host.NanoCpus and (host.CpuQuota or host.CpuPeriod):
             raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set")
         if host.NanoCpus < 0 or host.NanoCpus > self._host.cpus * 10**9:
             raise InvalidArgument(
-                f"range of CPUs is from 0.01 to {self._host.cpus}.00, as there are only {self._host.cpus} CPUs "
+                f"Range of CPUs is from 0.01 to {self._host.cpus}.00, as there are only {self._host.cpus} CPUs "
                 "available"
             )
         _check_cpuset(host.CpusetCpus, self._host.cpus)
@@ -242,6 +266,59 @@ class Creator:
                 host.MaskedPaths = list(MASKED_PATHS)
             if host.ReadonlyPaths is None:
                 host.ReadonlyPaths = list(READONLY_PATHS)
+
+
+def _check_conflicts(config: ContainerConfig, host: HostConfig) -> None:
+    """Options that cannot be had together with a namespace of somebody else (moby's runconfig)."""
+    if host.UTSMode == "host" and config.Hostname:
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if not host.NetworkMode.startswith("container:"):
+        return
+    for given, text in (
+        (config.Hostname, "hostname and the network mode"),
+        (host.Links, "container type network can't be used with links. This would result in undefined behavior"),
+        (host.Dns, "dns and the network mode"),
+        (host.ExtraHosts, "custom host-to-IP mapping and the network mode"),
+        (config.MacAddress, "mac-address and the network mode"),
+        (host.PortBindings or host.PublishAllPorts, "port publishing and the container type network mode"),
+    ):
+        if given:
+            raise InvalidArgument(f"conflicting options: {text}")
+
+
+def _check_log_options(log: LogConfig) -> None:
+    if log.Type != "json-file":
+        return
+    options = log.Config or {}
+    for key in options:
+        if key not in LOG_OPTIONS:
+            raise InvalidArgument(f"unknown log opt '{key}' for json-file log driver")
+    parse.size(options.get("max-size", ""))
+    files = options.get("max-file", "1")
+    if not files.isdigit() or not int(files):
+        raise InvalidArgument(f"max-file must be a number that is not less than 1: {files!r}")
+    if int(files) > 1 and not options.get("max-size"):
+        raise InvalidArgument("a max-file of more than 1 needs a max-size")
+
+
+def _check_platform(reference: str, has: tuple[str, str, str], wanted: str) -> None:
+    """``OS[/ARCH[/VARIANT]]`` against what an image says; raises NotFound, as dockerd does, so clients may pull."""
+    parts = wanted.lower().split("/")
+    known = ("linux", "windows", "darwin", "freebsd")
+    if len(parts) == 1 and parts[0] not in known:
+        parts = ["linux", *parts]  # an architecture alone
+    aliases = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
+    parts[1:2] = [aliases.get(part, part) for part in parts[1:2]]
+    if any(there and asked != there for asked, there in zip(parts, has, strict=False)):
+        raise NotFound(
+            f"image with reference {reference} was found but does not match the specified platform: "
+            f"wanted {'/'.join(parts)}, actual: {'/'.join(part for part in has if part)}"
+        )
+
+
+def _brackets(value: object) -> str:
+    """Nested lists as Go prints them: ``[[gpu]]``."""
+    return f"[{' '.join(map(_brackets, value))}]" if isinstance(value, list) else str(value)
 
 
 def _check_cpuset(text: str, cpus: int) -> None:

@@ -44,7 +44,9 @@ def hosts(record: Record, gateway: str) -> str:
         lines.append(f"{gateway if address == 'host-gateway' else address}\t{name}")
     names = record.Config.Hostname
     if record.Config.Domainname:
-        names = f"{record.Config.Hostname}.{record.Config.Domainname} {record.Config.Hostname}"
+        names += f".{record.Config.Domainname}"
+    if "." in names:
+        names += " " + names.partition(".")[0]  # the full name first, as resolvers want it
     lines += [f"{endpoint.IPAddress}\t{names}" for endpoint in record.Networks.values() if endpoint.IPAddress]
     return "\n".join(lines) + "\n"
 

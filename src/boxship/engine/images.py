@@ -172,7 +172,8 @@ class Images:
         config = image_config(image)
         chain = oci.chain_ids(image.config.diff_ids)
         await self._unpack(image, chain)
-        return ImageFacts(image.id, chain[-1] if chain else "", config)
+        platform = (image.config.os or "linux", image.config.architecture, image.config.variant)
+        return ImageFacts(image.id, chain[-1] if chain else "", config, platform)
 
     # -- unpacking
 
@@ -379,7 +380,13 @@ class Images:
     def _refuse_used(self, view: View, reference: str, force: bool, by_id: bool) -> None:
         users = self._users(view.id)
         running = [id for id, runs in users if runs]
-        what = _short(view.id) if by_id else references.familiar(references.normalise(reference))
+        what = references.familiar(references.normalise(reference)) if not by_id else ""
+        if by_id and users and (running or not force):
+            how, state = ("cannot be forced", "running") if running else ("must be forced", "stopped")
+            raise FailedPrecondition(
+                f"conflict: unable to delete {_short(view.id)} ({how}) - image is being used by {state} container "
+                f"{(running or [users[0][0]])[0][:12]}"
+            )
         if running:
             raise FailedPrecondition(
                 f'conflict: unable to remove repository reference "{what}" (cannot be forced) - container '
@@ -429,6 +436,12 @@ class Images:
         for view in await self.views():
             if not self._matches(view, filters):
                 continue
+            patterns = filters.get("reference")
+            tags = [tag for tag in view.tags if not patterns or any(_reference_matches(tag, p) for p in patterns)]
+            digests = repo_digests(view)
+            if patterns:
+                repositories = {tag.rpartition(":")[0] for tag in tags}
+                digests = [digest for digest in digests if digest.partition("@")[0] in repositories]
             found.append(
                 {
                     "Containers": -1,
@@ -436,8 +449,8 @@ class Images:
                     "Id": view.id,
                     "Labels": (view.image.config.config or {}).get("Labels"),
                     "ParentId": "",
-                    "RepoDigests": repo_digests(view),
-                    "RepoTags": view.tags,
+                    "RepoDigests": digests,
+                    "RepoTags": tags,
                     "SharedSize": -1,
                     "Size": await self.size(view),
                 }

@@ -105,7 +105,7 @@ class Lifecycle:
         self._host = host
         self._live: dict[str, Live] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._identities: dict[tuple[str, str], spec.Identity] = {}
+        self._identities: dict[tuple[str, ...], spec.Identity] = {}
 
     # -- looking up
 
@@ -209,9 +209,12 @@ class Lifecycle:
         undo.append(partial(self._networks.release, record))
         record.Networks, record.Ports = attachment.networks, attachment.ports
         gateway = next((e.Gateway for e in record.Networks.values() if e.Gateway), "")
-        around.files = files.write(
-            self._store.directory(record.Id), record, self._config.dns or self._networks.nameservers(), gateway
-        )
+        directory = self._store.directory(record.Id)
+        around.files = files.write(directory, record, self._config.dns or self._networks.nameservers(), gateway)
+        if record.HostConfig.NetworkMode.startswith("container:"):
+            # Who shares a network shares what is known about it.
+            directory = self._store.directory(self._store.get(record.HostConfig.NetworkMode.partition(":")[2]).Id)
+            around.files = {target: str(directory / Path(target).name) for target in around.files}
         document = spec.build(record, self._host, around)
         live.stdio.create()
         live.stdio.open_input()
@@ -304,7 +307,7 @@ class Lifecycle:
                 log_options = record.HostConfig.LogConfig.Config or {}
                 options.log_driver = "json-file"
                 options.log_path = str(self._config.log_path(record.Id))
-                options.log_max_size = size(log_options.get("max-size", ""))
+                options.log_max_size = parse.size(log_options.get("max-size", ""))
                 options.log_max_files = int(log_options.get("max-file", "1") or 1)
             return BOXSHIP_SHIM, Any.pack(options)
         if name.startswith("io.containerd."):
@@ -331,13 +334,14 @@ class Lifecycle:
 
     async def identity(self, record: Record, mounts: list[Mount]) -> spec.Identity:
         """Who the container's process is. A container that never ran has its image's answer, which is kept."""
-        key = (record.Image, record.Config.User)
+        further = record.HostConfig.GroupAdd or []
+        key = (record.Image, record.Config.User, *further)
         if not record.HasBeenStarted and key in self._identities:
             return self._identities[key]
 
         def look() -> spec.Identity:
             with rootview.of_mounts(mounts) as root:
-                return rootview.identity(root, record.Config.User)
+                return rootview.identity(root, record.Config.User, further)
 
         found = await asyncio.to_thread(look)
         if not record.HasBeenStarted:
@@ -454,7 +458,7 @@ class Lifecycle:
     # -- stop, kill, pause
 
     async def kill(self, live: Live, signal: int) -> None:
-        """Send a signal; raises FailedPrecondition when nothing runs."""
+        """Send a signal; raises FailedPrecondition when nothing runs (409, as dockerd)."""
         record = live.record
         if not record.State.Running:
             if record.State.Restarting and signal == 9:
@@ -538,7 +542,7 @@ class Lifecycle:
         async with live.lock:
             record = self._running(live)
             if record.State.Paused:
-                raise FailedPrecondition(f"Container {record.Name} is already paused")
+                raise FailedPrecondition(f"Container {record.Id} is already paused")
             await self._client.tasks.Pause(PauseTaskRequest(container_id=record.Id))
             record.State.Paused, record.State.Status = True, "paused"
             self._store.save(record)
@@ -548,7 +552,7 @@ class Lifecycle:
         async with live.lock:
             record = live.record
             if not record.State.Paused:
-                raise FailedPrecondition(f"Container {record.Name} is not paused")
+                raise FailedPrecondition(f"Container {record.Id} is not paused")
             await self._client.tasks.Resume(ResumeTaskRequest(container_id=record.Id))
             record.State.Paused, record.State.Status = False, "running"
             self._store.save(record)
@@ -702,17 +706,3 @@ def exit_code_of(error: BoxshipError) -> int:
     if "permission denied" in text or "is a directory" in text:
         return 126
     return 128
-
-
-SUFFIXES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
-
-
-def size(text: str) -> int:
-    """``10m`` as bytes, 0 for "" and -1; raises InvalidArgument."""
-    if text in ("", "-1"):
-        return 0
-    digits = text.rstrip("bBkKmMgG")
-    suffix = text[len(digits) :].lower()
-    if not digits.isdigit() or suffix not in SUFFIXES:
-        raise InvalidArgument(f"invalid size {text!r} of a log option", remedy="a number with k, m or g")
-    return int(digits) * SUFFIXES[suffix]

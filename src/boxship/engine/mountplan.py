@@ -90,7 +90,7 @@ def _destination(path: str, what: str) -> str:
 
 
 def _mount_request(request: MountRequest, points: dict[str, MountPoint], volume: Callable[..., None]) -> None:
-    what = f"mount config for type {request.Type!r}"
+    what = f'mount config for type "{request.Type}"'
     if not request.Target:
         raise InvalidArgument(f"invalid {what}: field Target must not be empty")
     destination = _destination(request.Target, what)
@@ -129,5 +129,5 @@ def _mount_request(request: MountRequest, points: dict[str, MountPoint], volume:
         )
     else:
         raise InvalidArgument(
-            f"invalid mount config: mount type {request.Type!r} unknown", remedy="bind, volume, tmpfs"
+            f'invalid mount config for type "{request.Type}": mount type unknown', remedy="bind, volume, tmpfs"
         )

@@ -74,3 +74,17 @@ def device(mapping: DeviceMapping) -> DeviceMapping:
     if set(permissions) - set("rwm"):
         raise InvalidArgument(f"invalid device mode {permissions!r} of {mapping.PathOnHost}")
     return DeviceMapping(mapping.PathOnHost, mapping.PathInContainer or mapping.PathOnHost, permissions)
+
+
+SUFFIXES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+
+
+def size(text: str) -> int:
+    """``10m`` as bytes, 0 for "" and -1; raises InvalidArgument."""
+    if text in ("", "-1"):
+        return 0
+    digits = text.rstrip("bBkKmMgG")
+    suffix = text[len(digits) :].lower()
+    if not digits.isdigit() or suffix not in SUFFIXES:
+        raise InvalidArgument(f"failed to initialize logging driver: invalid size: '{text}'")
+    return int(digits) * SUFFIXES[suffix]

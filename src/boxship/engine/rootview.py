@@ -69,8 +69,11 @@ def _number(text: str, what: str) -> int:
     return int(text)
 
 
-def identity(root: int, user: str) -> Identity:
-    """Who ``user`` (``name|uid[:group|gid]``, "" is root) is inside; raises InvalidArgument as dockerd words it."""
+def identity(root: int, user: str, further: Sequence[str] = ()) -> Identity:
+    """Who ``user`` (``name|uid[:group|gid]``, "" is root) is inside, with the ``further`` groups of --group-add.
+
+    Raises InvalidArgument as dockerd words it.
+    """
     name, colon, group = user.partition(":")
     passwd, groups_text = read_text(root, "etc/passwd"), read_text(root, "etc/group")
     uid, gid, home, login = 0, 0, "/", ""
@@ -94,4 +97,9 @@ def identity(root: int, user: str) -> Identity:
             if not group.isdigit():
                 raise InvalidArgument(f"unable to find group {group}: no matching entries in group file")
             gid = _number(group, "group")
+    known = {fields[0]: int(fields[2]) for fields in _rows(groups_text, 4)}
+    for text in further:
+        if text not in known and not text.isdigit():
+            raise InvalidArgument(f"Unable to find group {text}: no matching entries in group file")
+        supplementary.append(known[text] if text in known else _number(text, "group"))
     return Identity(uid, gid, tuple(dict.fromkeys([gid, *supplementary])), home)

@@ -116,9 +116,11 @@ class Surroundings:
 
 def build(record: Record, host: HostFacts, around: Surroundings) -> Spec:
     """The whole configuration; raises InvalidArgument or FailedPrecondition that name the option."""
-    spec: Spec = {"ociVersion": "1.2.0", "hostname": hostname(record), "annotations": {}}
-    if record.Config.Domainname:
-        spec["domainname"] = record.Config.Domainname
+    spec: Spec = {"ociVersion": "1.2.0", "annotations": {}}
+    if "uts" not in around.namespaces:  # a namespace of somebody else keeps its name
+        spec["hostname"] = record.Config.Hostname
+        if record.Config.Domainname:
+            spec["domainname"] = record.Config.Domainname
     spec["root"] = {"path": "rootfs", "readonly": record.HostConfig.ReadonlyRootfs}
     spec["process"] = process(record, around)
     spec["process"]["capabilities"] = capabilities(record, host)
@@ -135,10 +137,6 @@ def build(record: Record, host: HostFacts, around: Surroundings) -> Spec:
     if record.HostConfig.Annotations:
         spec["annotations"].update(record.HostConfig.Annotations)
     return spec
-
-
-def hostname(record: Record) -> str:
-    return record.Config.Hostname
 
 
 def environment(record: Record, home: str) -> list[str]:
@@ -161,11 +159,6 @@ def process(record: Record, around: Surroundings) -> Spec:
     if around.init_path:
         args = ["/sbin/docker-init", "--", *args]
     groups = list(identity.groups)
-    for group in record.HostConfig.GroupAdd or []:
-        if not group.isdigit():
-            raise InvalidArgument(f"group {group!r} of --group-add must be a number here")
-        if int(group) not in groups:
-            groups.append(int(group))
     found: Spec = {
         "args": args,
         "cwd": config.WorkingDir or "/",
@@ -246,8 +239,9 @@ def mounts(record: Record, host: HostFacts, around: Surroundings) -> list[Spec]:
             options = [option for option in options if option != "ro"]
         found.append({"destination": destination, "type": kind, "source": source, "options": list(options)})
     found += shm(record, taken)
+    read_only = ["ro"] if host_config.ReadonlyRootfs else []
     custom: list[Spec] = [
-        {"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate"]}
+        {"destination": destination, "type": "bind", "source": source, "options": ["rbind", *read_only, "rprivate"]}
         for destination, source in around.files.items()
         if destination not in taken
     ]
@@ -427,7 +421,7 @@ def devices(record: Record, limits: Spec) -> list[Spec]:
         if not added:
             raise InvalidArgument(
                 f'error gathering device information while adding custom device "{mapping.PathOnHost}": '
-                "no such file or directory, or not a device node"
+                + ("not a device node" if os.path.exists(mapping.PathOnHost) else "no such file or directory")
             )
     return found
 
@@ -474,7 +468,8 @@ def security(record: Record, host: HostFacts, spec: Spec) -> None:
     """``--security-opt``: no-new-privileges, seccomp, and what this host must have for the others."""
     profile: object = None
     for option in record.HostConfig.SecurityOpt or []:
-        key, separator, value = option.replace(":", "=", 1).partition("=")
+        # An older form has a colon; a profile's own text has many.
+        key, separator, value = option.partition("=" if "=" in option else ":")
         if key == "no-new-privileges" and value in ("", "true", "false"):
             spec["process"]["noNewPrivileges"] = value != "false"
         elif key == "seccomp" and separator:
@@ -487,7 +482,7 @@ def security(record: Record, host: HostFacts, spec: Spec) -> None:
         elif key == "apparmor":
             raise FailedPrecondition(f"--security-opt {option}: this host has no AppArmor")
         else:
-            raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
+            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
     spec["process"].setdefault("noNewPrivileges", False)
     if profile == "unconfined" or (record.HostConfig.Privileged and profile is None):
         return

@@ -84,7 +84,8 @@ async def _by_ps(pids: list[int], arguments: str) -> dict[str, Any]:
         ) from error
     out, err = await process.communicate()
     if process.returncode:
-        raise InvalidArgument(f"ps {arguments}: {err.decode('utf-8', 'replace').strip()}")
+        first = err.decode("utf-8", "replace").strip().partition("\n")[0]
+        raise InvalidArgument(f"ps: {first.removeprefix('ps: ')}")
     lines = out.decode("utf-8", "replace").splitlines()
     titles = lines[0].split()
     if "PID" not in titles:

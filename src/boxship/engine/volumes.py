@@ -74,15 +74,15 @@ class Volumes:
     ) -> Volume:
         """A new volume, or the one that has the name already; raises InvalidArgument, NotFound (driver)."""
         if driver not in ("", "local"):
-            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+            raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
         if not name:
             name = new_id()
             labels = {**(labels or {}), "com.docker.volume.anonymous": ""}
         if not NAME.match(name):
             raise InvalidArgument(
                 f'create {name}: "{name}" includes invalid characters for a local volume name, '
-                "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed.",
-                remedy="If you intended to pass a host directory, use absolute path",
+                'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
+                "use absolute path"
             )
         if options:
             raise InvalidArgument(

@@ -386,7 +386,7 @@ def command_failed(plan: "Plan", step: int, number: int) -> CommandFailed:
     """In the words that docker and podman look for to choose between exit codes 126 and 127."""
     purpose = plan.purpose(step)
     program = purpose.removeprefix("find ")
-    if number == ENOENT:
+    if number == ENOENT or not program:
         text = (
             f'exec: "{program}": stat {program}: no such file or directory'
             if "/" in program

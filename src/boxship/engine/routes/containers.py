@@ -67,7 +67,9 @@ class ContainerRoutes:
         body = models.decode(await request.read(), models.CreateRequest, "container configuration")
         if not body.Image:
             raise InvalidArgument("config.Image must be set")
-        record, warnings = await self._engine.creator.create(request.query.get("name", ""), body)
+        record, warnings = await self._engine.creator.create(
+            request.query.get("name", ""), body, request.query.get("platform", "")
+        )
         self._engine.lifecycle.publish(record, "create")
         return json_response({"Id": record.Id, "Warnings": warnings}, 201)
 
