@@ -9,7 +9,7 @@ import pytest
 from boxship.api.engine.address import parse_address
 from boxship.cli import main as cli
 from boxship.cli.flags import Flag, UsageError, parse
-from boxship.cli.output import filters, human_size, human_size_binary, image_size, parse_size
+from boxship.cli.output import filters, human_size, human_size_binary, parse_size, short_size
 from boxship.cli.runflags import FLAGS, request
 from boxship.cli.streams import Demultiplexer, Detacher, key_codes
 from boxship.cli.template import TemplateError
@@ -116,7 +116,7 @@ def test_broken_templates_are_told(form: str) -> None:
 def test_sizes() -> None:
     assert [human_size(n) for n in (0, 999, 12288, 2_040_000)] == ["0B", "999B", "12.29kB", "2.04MB"]
     assert human_size_binary(24_650_000_000) == "22.96GiB"
-    assert image_size(12288) == "12.3kB"
+    assert short_size(12288) == "12.3kB"
     assert [parse_size(t, "x") for t in ("512m", "1g", "1024", "1.5KiB", "3b")] == [
         512 << 20, 1 << 30, 1024, 1536, 3,
     ]  # fmt: skip
@@ -224,7 +224,8 @@ def test_every_command_loads_and_describes_itself(name: str, capsys: pytest.Capt
 
 def test_every_alias_means_a_command() -> None:
     for group in cli.GROUPS.values():
-        assert set(group.values()) <= set(cli.COMMANDS)
+        assert set(group.values()) <= {*cli.COMMANDS, *cli.GROUPED}
+        assert all(cli.load(name) for name in group.values())
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,13 @@ class Command:
             return f"requires {some(self.least)}"
         return f"requires at least {self.least} and at most {some(self.most)}"
 
-    def describe(self, program: str) -> str:
+    def synopsis(self, program: str) -> str:
         options = " [OPTIONS]" if self.flags else ""
         usage = f" {self.usage}" if self.usage else ""
-        text = f"Usage:  {program} {self.name}{options}{usage}\n\n{self.help}\n"
+        return f"Usage:  {program} {self.name}{options}{usage}"
+
+    def describe(self, program: str) -> str:
+        text = f"{self.synopsis(program)}\n\n{self.help}\n"
         if self.flags:
             text += f"\nOptions:\n{describe(self.flags)}\n"
         return text

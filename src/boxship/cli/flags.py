@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class UsageError(InvalidArgument):
     """The command line itself is wrong: exit code 125 for a flag, 1 for a missing argument, as docker has it."""
 
-    def __init__(self, message: str, code: int = 125) -> None:
+    def __init__(self, message: str, code: int = 125, *, named: bool | None = None) -> None:
         super().__init__(message)
         self.exit_code = code
+        self.named = code != 125 if named is None else named  # the program's name stands before the message
 
 
 class Flag:

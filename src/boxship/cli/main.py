@@ -58,17 +58,20 @@ COMMANDS = {
     "wait": ("wait", "Block until one or more containers stop, then print their exit codes"),
 }
 
+# commands that only a group has
+GROUPED = {"container-prune": "prune:CONTAINERS", "image-prune": "prune:IMAGES"}
+
 # docker's management commands: `container ls` is `ps`
 GROUPS = {
     "container": {
         "ls": "ps", "list": "ps", "ps": "ps", "run": "run", "create": "create", "start": "start", "stop": "stop",
         "restart": "restart", "kill": "kill", "rm": "rm", "remove": "rm", "wait": "wait", "attach": "attach",
         "exec": "exec", "logs": "logs", "inspect": "inspect", "top": "top", "stats": "stats", "rename": "rename",
-        "pause": "pause", "unpause": "unpause", "port": "port",
+        "pause": "pause", "unpause": "unpause", "port": "port", "prune": "container-prune",
     },
     "image": {
         "ls": "images", "list": "images", "load": "load", "save": "save", "import": "import", "rm": "rmi",
-        "remove": "rmi", "tag": "tag", "inspect": "inspect", "history": "history",
+        "remove": "rmi", "tag": "tag", "inspect": "inspect", "history": "history", "prune": "image-prune",
     },
 }  # fmt: skip
 
@@ -96,8 +99,12 @@ def load(name: str) -> Command:
     """A command's declaration; raises UsageError for an unknown one."""
     from importlib import import_module
 
+    if name in GROUPED:
+        module, _, attribute = GROUPED[name].partition(":")
+        grouped: Command = getattr(import_module(f"boxship.cli.commands.{module}"), attribute)
+        return grouped
     if name not in COMMANDS:
-        raise UsageError(f"'{name}' is not a boxship command.\nSee 'boxship --help'", 1)
+        raise UsageError(f"unknown command: boxship {name}\n\nRun 'boxship --help' for more information", 1)
     command: Command = import_module(f"boxship.cli.commands.{COMMANDS[name][0]}").COMMAND
     return command
 
@@ -108,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(words)
     except UsageError as error:
-        print(f"boxship: {error.message}", file=sys.stderr)
+        # docker names itself before what is missing, not before what a flag does not take
+        print(f"boxship: {error.message}" if error.named else error.message, file=sys.stderr)
         return error.exit_code
     except EngineError as error:
         print(f"Error response from daemon: {error.message}", file=sys.stderr)
@@ -144,7 +152,10 @@ def run(words: list[str], headers: dict[str, str] | None = None) -> int:
         if not rest or rest[0] not in GROUPS[name]:
             what = f"'{rest[0]}' is not a command of {name}" if rest else f"'boxship {name}' needs a command"
             raise UsageError(f"{what}: one of {', '.join(sorted(set(GROUPS[name])))}", 1)
+        kind = name
         name, rest = GROUPS[name][rest[0]], rest[1:]
+        if name == "inspect":
+            rest = [f"--type={kind}", *rest]
     command = load(name)
     if rest[:1] in (["--help"], ["-h"]) and name != "engine":
         print(command.describe("boxship"), end="")
@@ -153,9 +164,9 @@ def run(words: list[str], headers: dict[str, str] | None = None) -> int:
         options = command.parse(rest, "boxship")
     except UsageError as error:
         raise UsageError(
-            f"{error.message}\n\nUsage:  boxship {name} {command.usage}\n\n"
-            f"Run 'boxship {name} --help' for more information",
+            f"{error.message}\n\n{command.synopsis('boxship')}\n\nRun 'boxship {name} --help' for more information",
             error.exit_code,
+            named=error.named,
         ) from None
     hosts = parsed.host
     if len(hosts) > 1:

@@ -78,12 +78,14 @@ def _template_table(items: Sequence[Any], fields: Fields, form: str) -> None:
     print_table(headings.split("\t"), rows)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], no_header: bool = False) -> None:
-    """Columns as wide as their widest cell and three spaces more, as docker's tabwriter has them."""
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], no_header: bool = False, least: int = 10
+) -> None:
+    """Columns as wide as their widest cell and three spaces more, but no less than ``least``: docker's tabwriter."""
     every = ([] if no_header else [list(headings)]) + [list(row) for row in rows]
     if not every:
         return
-    widths = [max(len(row[n]) if n < len(row) else 0 for row in every) for n in range(len(headings))]
+    widths = [max(least - 3, *(len(row[n]) if n < len(row) else 0 for row in every)) for n in range(len(headings))]
     out = []
     for row in every:
         cells = [f"{cell:<{widths[n]}}" for n, cell in enumerate(row[:-1])] + [row[-1]]
@@ -129,8 +131,8 @@ def human_size_binary(size: float) -> str:
     return human_size(size, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"), 1024)
 
 
-def image_size(size: float) -> str:
-    """Three significant digits: the SIZE column of images."""
+def short_size(size: float) -> str:
+    """Three significant digits: the SIZE column of images and containers."""
     units = ("B", "kB", "MB", "GB", "TB")
     number = 0
     while size >= 1000 and number < len(units) - 1:

@@ -122,6 +122,7 @@ def request(o: Parsed) -> dict[str, Any]:
         "StdinOnce": o.interactive and not detached,
         "Env": environment(o.env, o.env_file),
         "Labels": _labels(o.label, o.label_file),
+        "Volumes": {},
         "WorkingDir": o.workdir,
         "ExposedPorts": exposed,
         "HostConfig": _host_config(o, bindings),
@@ -359,7 +360,7 @@ def _security(values: list[str]) -> list[str]:
                     value = f"seccomp={f.read()}"
             except OSError as error:
                 raise InvalidArgument(
-                    f"opening seccomp profile ({path}) failed", cause=error.strerror or str(error)
+                    f"opening seccomp profile ({path}) failed: open {path}: {(error.strerror or str(error)).lower()}"
                 ) from error
         if value == "seccomp=builtin":
             continue

@@ -44,7 +44,7 @@ def parse(text: str) -> Template:
         at = match.end()
     rest = text[at:]
     if "{{" in rest:
-        raise TemplateError(f"template parsing error: unclosed action in {text!r}")
+        raise TemplateError("template parsing error: template: :1: unclosed action")
     if rest:
         items.append(("text", rest.lstrip() if trim else rest))
     nodes, left = _block(items, 0)
@@ -235,7 +235,10 @@ def member(value: Any, name: str) -> Any:
         for key in value:
             if key.lower() == lowered:
                 return value[key]
-        raise TemplateError(f'template: <no value>: map has no entry for key "{name}"')
+        # text/template's words; its column is that of the field in an expression that is nothing else
+        raise TemplateError(
+            f'template parsing error: template: :1:2: executing "" at <.{name}>: map has no entry for key "{name}"'
+        )
     row = getattr(value, "field", None)
     if row is not None:
         return row(name)
@@ -244,12 +247,35 @@ def member(value: Any, name: str) -> Any:
     raise TemplateError(f"template: can't evaluate field {name} in type {type(value).__name__}")
 
 
+class Struct(dict[str, "Any"]):
+    """A document that is a struct in Go: printed as its values in their order, not as a map."""
+
+
+# The API's fields that are maps from names that people choose; every other object is a struct.
+MAPS = frozenset(
+    {"Labels", "Volumes", "ExposedPorts", "Options", "DriverOpts", "Networks", "Ports", "PortBindings", "Sysctls",
+     "Tmpfs", "StorageOpt", "Annotations", "Containers", "Data", "Status", "Config.LogConfig"}
+)  # fmt: skip
+
+
+def typed(value: Any, name: str = "", inside: str = "") -> Any:
+    """An inspected document with its structs told from its maps."""
+    if isinstance(value, list):
+        return [typed(item, "", inside) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: typed(item, key, name) for key, item in value.items()}
+    return found if name in MAPS or f"{name}.{inside}" in MAPS else Struct(found)
+
+
 def show(value: Any) -> str:
     """A value as Go prints it."""
     if value is None:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Struct):
+        return "{" + " ".join("<nil>" if item is None else show(item) for item in value.values()) + "}"
     if isinstance(value, dict):
         return "map[" + " ".join(f"{key}:{show(value[key])}" for key in sorted(value)) + "]"
     if isinstance(value, list):

@@ -629,14 +629,21 @@ class Lifecycle:
         record = live.record
         code = record.State.ExitCode
         record.State.Status = "removing"
-        self._store.save(record)
-        await self._networks.release(record)
         try:
-            await self._client.snapshots.Remove(RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=record.Id))
-        except NotFound:
-            pass  # a removal that was cut short goes on where it stopped
-        live.stdio.remove()
-        self._store.remove(record)
+            self._store.save(record)
+        except OSError as error:
+            log.warning("container %s: the removal is not noted: %s", record.Name, error)  # a full disk is no reason
+        try:
+            await self._networks.release(record)
+            try:
+                await self._client.snapshots.Remove(RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=record.Id))
+            except NotFound:
+                pass  # a removal that was cut short goes on where it stopped
+            live.stdio.remove()
+            self._store.remove(record)
+        except BaseException:
+            record.State.Status, record.State.Dead = "dead", True  # it can be removed again, not started
+            raise
         self._live.pop(record.Id, None)
         if volumes:
             for name in record.AnonymousVolumes:

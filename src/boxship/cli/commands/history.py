@@ -6,7 +6,7 @@ from boxship.api.engine.client import quote_path
 
 from ..command import Command, Context
 from ..flags import Flag, Parsed
-from ..output import image_size, local_time, print_list, short_id, since
+from ..output import local_time, print_list, short_id, short_size, since
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def do(context: Context, o: Parsed) -> int:
         "CreatedSince": ("CREATED", lambda r: since(r["Created"])),
         "CreatedAt": ("CREATED AT", lambda r: local_time(r["Created"])),
         "CreatedBy": ("CREATED BY", by),
-        "Size": ("SIZE", lambda r: image_size(r["Size"])),
+        "Size": ("SIZE", lambda r: short_size(r["Size"])),
         "Comment": ("COMMENT", lambda r: r["Comment"]),
     }
     columns = ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..command import Command, Context
 from ..flags import Flag, Parsed
-from ..output import filters, image_size, local_time, print_list, short_id, since
+from ..output import filters, local_time, print_list, short_id, short_size, since
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def do(context: Context, o: Parsed) -> int:
         "Digest": ("DIGEST", lambda i: i["Digest"]),
         "CreatedSince": ("CREATED", lambda i: since(i["Created"])),
         "CreatedAt": ("CREATED AT", lambda i: local_time(i["Created"])),
-        "Size": ("SIZE", lambda i: image_size(i["Size"])),
+        "Size": ("SIZE", lambda i: short_size(i["Size"])),
         "Containers": ("CONTAINERS", lambda i: "N/A"),
         "SharedSize": ("SHARED SIZE", lambda i: "N/A"),
         "UniqueSize": ("UNIQUE SIZE", lambda i: "N/A"),
-        "VirtualSize": ("SIZE", lambda i: image_size(i["Size"])),
+        "VirtualSize": ("SIZE", lambda i: short_size(i["Size"])),
     }
     columns = ["Repository", "Tag", *(["Digest"] if o.digests else []), "ID", "CreatedSince", "Size"]
     print_list(rows(images), fields, columns, o.format, quiet="ID" if o.quiet else "")

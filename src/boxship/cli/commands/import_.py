@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from boxship.api.engine.client import EngineError
-from boxship.errors import InvalidArgument
 
 from ..command import Command, Context
+from ..files import cannot
 from ..flags import Flag, Parsed
 
 FLAGS = (
@@ -30,7 +30,7 @@ def do(context: Context, o: Parsed) -> int:
         try:
             stream = sys.stdin.buffer if source == "-" else open(source, "rb")  # noqa: SIM115 - closed with the process
         except OSError as error:
-            raise InvalidArgument(f"open {source}", cause=error.strerror or str(error)) from error
+            raise cannot("open", source, error) from error
         answer = context.client.request("POST", "/images/create", query, stream=stream)
     for line in answer.lines():
         if "error" in line:

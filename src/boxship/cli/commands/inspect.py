@@ -9,6 +9,7 @@ from boxship.api.engine.client import EngineError, quote_path
 from ..command import Command, Context
 from ..flags import Flag, Parsed, UsageError
 from ..output import print_documents
+from ..template import typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def do(context: Context, o: Parsed) -> int:
         except EngineError as error:
             failed.append(error.message)
     if found or not o.format:
-        print_documents(found, o.format)
+        print_documents([typed(document) for document in found], o.format)
     for message in failed:
         print(
             f"Error: {message}" if message.startswith("No such object") else f"Error response from daemon: {message}",

@@ -8,6 +8,7 @@ from boxship.api.engine.client import EngineError
 from boxship.errors import InvalidArgument
 
 from ..command import Command, Context
+from ..files import cannot
 from ..flags import Flag, Parsed
 from ..terminal import is_terminal
 
@@ -23,7 +24,7 @@ def do(context: Context, o: Parsed) -> int:
     try:
         source = open(o.input, "rb") if o.input else sys.stdin.buffer  # noqa: SIM115 - closed with the process
     except OSError as error:
-        raise InvalidArgument(f"open {o.input}", cause=error.strerror or str(error)) from error
+        raise cannot("open", o.input, error) from error
     answer = context.client.request(
         "POST", "/images/load", {"quiet": o.quiet}, stream=source, content_type="application/x-tar"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..command import Command, Context
 from ..flags import Flag, Parsed
-from ..output import filters, human_size, local_time, print_list, short_id, since
+from ..output import filters, local_time, print_list, short_id, short_size, since
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def ports(container: dict[str, Any]) -> str:
 
 def size(container: dict[str, Any]) -> str:
     own, whole = container.get("SizeRw", 0), container.get("SizeRootFs", 0)
-    return f"{human_size(own)} (virtual {human_size(whole)})" if whole else human_size(own)
+    return f"{short_size(own)} (virtual {short_size(whole)})" if whole else short_size(own)
 
 
 def fields(no_trunc: bool) -> dict[str, Any]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
+from boxship.api.engine.client import EngineError, quote_path
+
 from ..command import Command, Context
 from ..flags import Parsed
 
 
 def do(context: Context, o: Parsed) -> int:
-    context.client.request("POST", f"/containers/{o.args[0]}/rename", {"name": o.args[1]}).read()
+    old, new = o.args
+    try:
+        context.client.request("POST", f"/containers/{quote_path(old)}/rename", {"name": new}).read()
+    except EngineError as error:
+        print(f"Error response from daemon: {error.message}", file=sys.stderr)
+        print(f"Error: failed to rename container named {old}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 from boxship.api.engine.client import EngineError, Hijacked, quote_path
-from boxship.errors import BoxshipError
+from boxship.errors import InvalidArgument
 
 from ..command import Command, Context
 from ..flags import Flag, Parsed, UsageError
@@ -26,20 +26,12 @@ RUN_FLAGS = (
 )
 
 
-class RunFailed(BoxshipError):
-    """The container could not be run; ``exit_code`` is docker's: 125, 126 or 127."""
-
-    def __init__(self, error: BoxshipError, exit_code: int) -> None:
-        super().__init__(str(error))
-        self.exit_code = exit_code
-
-
 def create(context: Context, o: Parsed) -> tuple[str, dict[str, Any]]:
     """Create a container; gives its id and the request. Writes the cidfile, prints warnings."""
     body = request(o)
     if o.cidfile and os.path.exists(o.cidfile):
         raise UsageError(
-            f"container ID file found, make sure the other container isn't running or delete {o.cidfile}"
+            f"container ID file found, make sure the other container isn't running or delete {o.cidfile}", named=True
         )
     if body["Tty"] and not o.values.get("detach"):
         body["HostConfig"]["ConsoleSize"] = list(size())
@@ -76,6 +68,13 @@ def _pull(context: Context, image: str) -> None:
 def run(context: Context, o: Parsed) -> int:
     try:
         return _run(context, o)
+    except InvalidArgument as error:
+        # What the flags say cannot be: docker's code for "not even tried" is 125, but for a missing terminal.
+        if isinstance(error, UsageError) and (error.exit_code != 125 or not error.named):
+            raise
+        print(f"{context.program}: {error}", file=sys.stderr)
+        print(f"\nRun '{context.program} run --help' for more information", file=sys.stderr)
+        return 125
     except EngineError as error:
         text = error.message.lower()
         code = 125
@@ -91,10 +90,12 @@ def run(context: Context, o: Parsed) -> int:
 
 
 def _run(context: Context, o: Parsed) -> int:
+    if o.rm and o.restart not in ("", "no"):
+        raise UsageError("conflicting options: cannot specify both --restart and --rm", named=True)
     if o.detach and o.attach:
         raise UsageError("conflicting options: cannot specify both --attach and --detach")
     if o.tty and o.interactive and not o.detach and not is_terminal(0):
-        raise UsageError("the input device is not a TTY", 1)
+        raise UsageError("the input device is not a TTY", 1, named=False)
     id, body = create(context, o)
     client = context.client
     path = f"/containers/{id}"

@@ -8,6 +8,7 @@ import sys
 from boxship.errors import InvalidArgument
 
 from ..command import Command, Context
+from ..files import cannot
 from ..flags import Flag, Parsed
 from ..terminal import is_terminal
 
@@ -32,7 +33,7 @@ def do(context: Context, o: Parsed) -> int:
                 f.write(part)
         os.rename(temporary, o.output)
     except OSError as error:
-        raise InvalidArgument(f"write {o.output}", cause=error.strerror or str(error)) from error
+        raise cannot("write", o.output, error) from error
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)

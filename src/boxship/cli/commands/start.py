@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sys import stderr
+
 from ..command import Command, Context
 from ..each import each, post
 from ..flags import Flag, Parsed, UsageError
@@ -16,7 +18,19 @@ FLAGS = (
 
 def do(context: Context, o: Parsed) -> int:
     if not (o.attach or o.interactive):
-        return each(o.args, lambda name: post(context, name, "start"))
+        started: list[str] = []
+
+        def one(name: str) -> str:
+            post(context, name, "start")
+            started.append(name)
+            return name
+
+        failed = each(o.args, one)
+        if failed:
+            print(
+                f"Error: failed to start containers: {', '.join(n for n in o.args if n not in started)}", file=stderr
+            )
+        return failed
     if len(o.args) > 1:
         raise UsageError("you cannot start and attach multiple containers at once", 1)
     client = context.client

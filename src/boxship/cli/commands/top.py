@@ -10,7 +10,7 @@ from ..output import print_table
 def do(context: Context, o: Parsed) -> int:
     query = {"ps_args": " ".join(o.args[1:])}
     answer = context.client.request("GET", f"/containers/{o.args[0]}/top", query).json()
-    print_table(answer["Titles"], answer["Processes"] or [])
+    print_table(answer["Titles"], answer["Processes"] or [], least=20)
     return 0
 
 

@@ -34,6 +34,11 @@ def ls(context: Context, o: Parsed) -> int:
         "Mountpoint": ("MOUNTPOINT", lambda v: v["Mountpoint"]),
         "Scope": ("SCOPE", lambda v: v["Scope"]),
         "Labels": ("LABELS", lambda v: ",".join(f"{k}={x}" for k, x in sorted((v["Labels"] or {}).items()))),
+        "Availability": ("AVAILABILITY", lambda v: "N/A"),  # this and what follows: of cluster volumes
+        "Group": ("GROUP", lambda v: "N/A"),
+        "Links": ("LINKS", lambda v: "N/A"),
+        "Size": ("SIZE", lambda v: "N/A"),
+        "Status": ("STATUS", lambda v: "N/A"),
     }
     print_list(volumes, fields, ["Driver", "Name"], o.format, quiet="Name" if o.quiet else "")
     return 0
