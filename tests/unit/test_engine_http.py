@@ -9,7 +9,7 @@ import pytest
 
 from boxship.engine.http.protocol import Connection, Request, Response, json_response
 from boxship.engine.http.router import Router
-from boxship.errors import NotFound
+from boxship.errors import FailedPrecondition, NotFound
 
 Handler = Callable[[Request], Awaitable[Response | None]]
 
@@ -244,3 +244,31 @@ async def test_routes_match_names_with_slashes_and_versions() -> None:
     router = Router([[("GET", "/images/{name*}/json", image)]])
     wire, _ = await talk(router, b"GET /v1.41/images/a/b:1/json HTTP/1.1\r\nHost: h\r\n\r\n")
     assert wire.sent.endswith(b'["a/b:1","1.41"]\n')
+
+
+async def test_a_request_that_keeps_the_connection_is_not_closed_for_the_next_one_that_does_not() -> None:
+    first, last = b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n", b"GET /2 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    wire, _ = await talk(echo, first + last)
+    one, two = bytes(wire.sent).split(b"HTTP/1.1 ")[1:]
+    assert b'"path":"/1"' in one and b"Connection: close" not in one
+    assert b'"path":"/2"' in two and b"Connection: close" in two
+    assert wire.closed
+
+
+async def test_too_long_headers_are_refused_by_name() -> None:
+    wire, _ = await talk(echo, b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n")
+    assert wire.sent.startswith(b"HTTP/1.1 431 ")
+    assert wire.closed
+
+
+async def test_not_modified_has_no_body_that_would_be_taken_for_the_next_answer() -> None:
+    class NotModified(FailedPrecondition):
+        http_status = 304
+
+    async def refuse(request: Request) -> Response | None:
+        raise NotModified("it runs already")
+
+    wire, _ = await talk(refuse, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
+    head, _, body = bytes(wire.sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 304 ") and b"Content-" not in head
+    assert body == b""

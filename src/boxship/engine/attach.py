@@ -21,6 +21,7 @@ class Wanted:
     tty: bool
     close_stdin: bool  # the process's input ends with this client's
     detach_keys: str = ""
+    framed: bool | None = None  # whether output is multiplexed; None: when there is no terminal
 
     @property
     def outputs(self) -> frozenset[int]:
@@ -30,6 +31,10 @@ class Wanted:
         if self.stderr:
             streams.add(STDERR)
         return frozenset(streams)
+
+    @property
+    def multiplexed(self) -> bool:
+        return not self.tty if self.framed is None else self.framed
 
 
 async def serve(
@@ -79,7 +84,7 @@ async def serve(
 async def _output(stream: Stream, client: Client, wanted: Wanted) -> bool:
     try:
         async for number, data in client:
-            await stream.write(data if wanted.tty else frame(number, data))
+            await stream.write(frame(number, data) if wanted.multiplexed else data)
     except ConnectionError:
         pass  # the client went away: the caller sees `gone`
     return False

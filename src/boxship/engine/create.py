@@ -297,8 +297,6 @@ def _check_log_options(log: LogConfig) -> None:
     files = options.get("max-file", "1")
     if not files.isdigit() or not int(files):
         raise InvalidArgument(f"max-file must be a number that is not less than 1: {files!r}")
-    if int(files) > 1 and not options.get("max-size"):
-        raise InvalidArgument("a max-file of more than 1 needs a max-size")
 
 
 def _check_platform(reference: str, has: tuple[str, str, str], wanted: str) -> None:

@@ -6,6 +6,7 @@ An exec is made by one request and started by another; it lives in memory, as in
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any as AnyType
 
 import msgspec
@@ -105,8 +106,13 @@ class Execs:
             raise NotFound(f"No such exec instance: {id}")
         return found
 
-    async def start(self, id: str, stream_of: AnyType, detach: bool, size: tuple[int, int]) -> None:
-        """Start the process. ``stream_of`` hijacks the connection once nothing can fail before the process runs."""
+    async def start(
+        self, id: str, stream_of: Callable[[], Stream], detach: bool, raw: bool, size: tuple[int, int]
+    ) -> None:
+        """Start the process. ``stream_of`` hijacks the connection once nothing can fail before the process runs.
+
+        Whether output is ``raw`` or multiplexed is this request's word alone, also where it contradicts the exec's.
+        """
         process, live = self.get(id)
         if process.started:
             raise AlreadyExists(f"exec {id} has already run")
@@ -125,9 +131,10 @@ class Execs:
             tty=process.tty,
             close_stdin=True,
             detach_keys=process.detach_keys,
+            framed=not raw,
         )
         client = None if detach or not wanted.outputs else process.stdio.attach(wanted.outputs)
-        stream: Stream | None = None if detach else stream_of(process.tty)
+        stream: Stream | None = None if detach else stream_of()
         try:
             await self._run(live, process, await self._process(live, process))
         except BoxshipError as error:
@@ -139,7 +146,7 @@ class Execs:
                 raise
             # On the standard output, where dockerd writes it.
             text = f"OCI runtime exec failed: exec failed: {error}\r\n".encode()
-            await stream.write(text if process.tty else frame(STDOUT, text))
+            await stream.write(text if raw else frame(STDOUT, text))
             return
         self._lifecycle.publish(record, f"exec_start: {' '.join(process.args)}", execID=id)
         if stream is not None:

@@ -531,7 +531,10 @@ class Lifecycle:
                 await self.stop(live, seconds, signal)
             except NotModified:
                 pass  # it did not run: only the start is left
-            await self.start(live)
+            try:
+                await self.start(live)
+            except NotModified:
+                pass  # somebody else was faster
         finally:
             record.HostConfig.AutoRemove = auto_remove
             if not record.State.Running:

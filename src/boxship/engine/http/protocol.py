@@ -61,6 +61,7 @@ class Request:
         for key, value in pairs:
             self.query_lists.setdefault(key, []).append(value)
         self.headers = headers
+        self.keep_alive = True  # the client wants to ask more on this connection
         self.version = ""  # "1.47" of /v1.47/..., "" without one
         self.params: dict[str, str] = {}
         self._parts: deque[bytes] = deque()
@@ -300,7 +301,7 @@ class Connection(asyncio.Protocol):
         self._receiving = request
         if self._headers.get("expect", "").lower() == "100-continue":
             self._expects_continue = request
-        self._keep = self._parser.should_keep_alive()
+        request.keep_alive = self._parser.should_keep_alive()
         self._target, self._headers, self._head_size = b"", {}, 0
         self._queue.append(request)
         self._next()
@@ -332,9 +333,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._upgraded(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(400, f"malformed HTTP request: {error}")
-        except InvalidArgument as error:
-            self._refuse(431, str(error))
+            if isinstance(error.__context__, InvalidArgument):  # raised in a callback of ours, wrapped by the parser
+                self._refuse(431, str(error.__context__))
+            else:
+                self._refuse(400, f"malformed HTTP request: {error}")
 
     def _upgraded(self, rest: bytes) -> None:
         """The parser stops at an upgrade request's headers; its body, if any, is still ours to read."""
@@ -409,7 +411,7 @@ class Connection(asyncio.Protocol):
 
     async def _serve(self, request: Request) -> None:
         self._head_sent = False
-        self.keep_alive = self._keep
+        self.keep_alive = request.keep_alive
         try:
             response = await self._handle(request)
             if response is not None:
@@ -453,12 +455,15 @@ class Connection(asyncio.Protocol):
         self.close()
 
     def _send_response(self, request: Request, response: Response) -> None:
-        headers = response.headers
-        if response.status not in (204, 304) and "Content-Length" not in headers:
-            headers["Content-Length"] = str(len(response.body))
+        headers, body = response.headers, response.body
+        if response.status in (204, 304):
+            body = b""  # these end with their headers (RFC 9110, 6.4.1): a client would take it for the next answer
+            headers.pop("Content-Type", None)
+        elif "Content-Length" not in headers:
+            headers["Content-Length"] = str(len(body))
         self.send_head(response.status, headers, close=not self.keep_alive)
-        if request.method != "HEAD" and response.body:
-            self.send(response.body)
+        if request.method != "HEAD" and body:
+            self.send(body)
 
     # -- what requests and streams call
 

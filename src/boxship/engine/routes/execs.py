@@ -41,10 +41,10 @@ class ExecRoutes:
         if body.ConsoleSize and len(body.ConsoleSize) == 2:
             size = (body.ConsoleSize[0], body.ConsoleSize[1])
 
-        def hijack(tty: bool) -> Stream:
-            return request.hijack(stream_type(request, tty))
+        def hijack() -> Stream:
+            return request.hijack(stream_type(request, body.Tty))
 
-        await self._engine.execs.start(request.params["id"], hijack, body.Detach, size)
+        await self._engine.execs.start(request.params["id"], hijack, body.Detach, body.Tty, size)
         return Response(200) if body.Detach else None
 
     async def resize(self, request: Request) -> Response:

@@ -51,10 +51,7 @@ class SystemRoutes:
             b"OK",
             "text/plain; charset=utf-8",
             {
-                "Api-Version": API_VERSION,
                 "Builder-Version": "1",
-                "Docker-Experimental": "false",
-                "Ostype": "linux",
                 "Swarm": "inactive",
                 "Cache-Control": "no-cache, no-store, must-revalidate",
                 "Pragma": "no-cache",
