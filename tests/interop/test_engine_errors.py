@@ -92,7 +92,7 @@ RUN_ERRORS = {
     "unknown user": (["-u", "nobody-here", "busybox", "true"], 125, "unable to find user nobody-here"),
     "unknown group": (["-u", "0:nogroup-here", "busybox", "true"], 125, "unable to find group nogroup-here"),
     "too little memory": (["-m", "1m", "busybox", "true"], 125, "Minimum memory limit allowed is 6MB"),
-    "too many cpus": (["--cpus", "1000", "busybox", "true"], 125, "range of CPUs is from 0.01 to"),
+    "too many cpus": (["--cpus", "1000", "busybox", "true"], 125, "Range of CPUs is from 0.01 to"),
     "a cpu that is not there": (
         ["--cpuset-cpus", "4000", "busybox", "true"],
         125,
