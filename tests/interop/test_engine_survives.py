@@ -175,3 +175,32 @@ def test_an_engine_killed_while_it_starts_a_container_leaves_a_container_that_ca
     assert engine.docker("exec", "half", "echo", "usable").stdout == "usable\n"
     engine.docker("rm", "-f", "half")
     wait_until(lambda: not engine.shims())
+
+
+def test_what_ended_while_no_engine_ran_is_brought_back_once_and_stays(engine: EngineProcess) -> None:
+    """The old shim still waits to tell of the exit: the new task must not be given to it."""
+    engine.docker("run", "-d", "--name", "phoenix", "--restart", "always", "busybox", "sleep", "1000")
+    pid = engine.state("phoenix")["Pid"]
+    assert isinstance(pid, int)
+    engine.crash()
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    engine.start()
+    wait_until(lambda: engine.state("phoenix")["Running"], what="it runs again")
+    reborn = engine.state("phoenix")["Pid"]
+    time.sleep(1)
+    assert engine.state("phoenix")["Pid"] == reborn
+    assert engine.docker("inspect", "-f", "{{.RestartCount}}", "phoenix").stdout == "1\n"
+
+
+def test_policies_differ_in_what_an_engine_starts_again(engine: EngineProcess) -> None:
+    for policy in ("always", "unless-stopped", "no"):
+        engine.docker("run", "-d", "--name", policy, "--restart", policy, "busybox", "sleep", "1000")
+        engine.docker("stop", "-t", "0", policy)
+    engine.docker("create", "--name", "never-started", "--restart", "always", "busybox", "sleep", "1000")
+    engine.stop()
+    engine.start()
+    wait_until(lambda: engine.state("always")["Running"], what="always means always")
+    assert not engine.state("unless-stopped")["Running"]
+    assert not engine.state("no")["Running"]
+    assert engine.state("never-started")["Status"] == "created"

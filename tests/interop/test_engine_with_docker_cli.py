@@ -394,3 +394,58 @@ def test_many_at_once(engine: EngineProcess) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_an_execs_exit_code_is_known_when_its_output_ends(engine: EngineProcess) -> None:
+    """The output ends before the shim has reaped the process: half of the clients used to be told 0."""
+    engine.docker("run", "-d", "--name", "busy", "busybox", "sleep", "100")
+    codes = [engine.docker("exec", "busy", "sh", "-c", f"exit {n}", check=False).returncode for n in range(1, 21)]
+    assert codes == list(range(1, 21))
+    engine.docker("rm", "-f", "busy")
+
+
+def test_a_seccomp_profile_of_the_users_own(engine: EngineProcess, tmp_path: Path) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}],
+    }
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    option = f"seccomp={tmp_path}/profile.json"
+    done = engine.docker("run", "--rm", "--security-opt", option, "busybox", "mkdir", "/x", check=False)
+    assert done.returncode == 1
+    assert "Operation not permitted" in done.stderr
+
+
+def test_namespaces_of_others(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "donor", "--hostname", "donor-host", "busybox", "sleep", "100")
+    script = "hostname; grep -c donor-host /etc/hosts"
+    out = engine.docker("run", "--rm", "--network", "container:donor", "busybox", "sh", "-c", script).stdout
+    assert out == "donor-host\n1\n"
+    assert engine.docker("run", "--rm", "--uts", "host", "busybox", "hostname").stdout.strip() == os.uname().nodename
+    publishing = ("run", "--rm", "-p", "80:80", "--network", "container:donor", "busybox", "true")
+    done = engine.docker(*publishing, check=False)
+    assert done.returncode == 125
+    assert "conflicting options: port publishing and the container type network mode" in done.stderr
+    engine.docker("rm", "-f", "donor")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--log-opt", "bogus=1"], "unknown log opt 'bogus' for json-file log driver"),
+        (["--log-opt", "max-size=zz"], "invalid size: 'zz'"),
+        (["--platform", "linux/riscv64", "--pull", "never"], "does not match the specified platform"),
+        (["--volumes-from", "nosuch"], "No such container: nosuch"),
+        (["--gpus", "all"], "could not select device driver"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(engine: EngineProcess, options: list[str], message: str) -> None:
+    done = engine.docker("run", "--rm", *options, "busybox", "true", check=False)
+    assert done.returncode == 125
+    assert message in done.stderr
+    assert "Unable to find image" not in done.stderr
+
+
+def test_files_of_the_engine_are_read_only_with_the_root(engine: EngineProcess) -> None:
+    done = engine.docker("run", "--rm", "--read-only", "busybox", "touch", "/etc/hosts", check=False)
+    assert "Read-only file system" in done.stderr

@@ -71,7 +71,7 @@ class Engine:
         self._following = asyncio.get_running_loop().create_task(self._follow(subscribed), name="task events")
         await subscribed.wait()
         # Subscribed first: an exit in between comes as an event or is seen as a stopped task, or both.
-        await self.lifecycle.adopt()
+        await self.lifecycle.adopt(starting=True)
 
     async def close(self) -> None:
         if self._following is not None:

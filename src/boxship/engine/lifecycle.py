@@ -455,6 +455,13 @@ class Lifecycle:
             live.restart = None
             await self._start(live)
 
+    async def _start_again(self, live: Live) -> None:
+        """Start what ran under an earlier engine, unless somebody was faster."""
+        async with live.lock:
+            state = live.record.State
+            if not (state.Running or state.Dead or state.Status == "removing"):
+                await self._start(live)
+
     # -- stop, kill, pause
 
     async def kill(self, live: Live, signal: int) -> None:
@@ -657,8 +664,12 @@ class Lifecycle:
 
     # -- after a restart of the engine
 
-    async def adopt(self) -> None:
-        """Reconcile the records of an earlier engine with the tasks that containerd has."""
+    async def adopt(self, *, starting: bool = False) -> None:
+        """Reconcile the records of an earlier engine with the tasks that containerd has.
+
+        ``starting``: the engine itself starts. Then restart policy ``always`` brings back also what was stopped on
+        purpose, as in dockerd; that is its difference from ``unless-stopped``.
+        """
         for record in self._store.all():
             live = self.live(record)
             async with live.lock:
@@ -666,6 +677,11 @@ class Lifecycle:
                     await self._adopt(live)
                 except BoxshipError as error:
                     log.error("container %s: %s", record.Name, error)
+            state = record.State
+            always = record.HostConfig.RestartPolicy.Name == "always" and record.HasBeenStarted
+            if starting and always and not (state.Running or state.Restarting or state.Dead):
+                record.StoppedByUser = False
+                self.later(self._start_again(live), f"start of {record.Name}")
 
     async def _adopt(self, live: Live) -> None:
         record = live.record

@@ -94,7 +94,12 @@ class Shim:
             os.close(fd)
 
     def shut_down(self) -> None:
-        """Stop when the answer to Shutdown and the last events have left, or after FAREWELL seconds."""
+        """Stop when the answer to Shutdown and the last events have left, or after FAREWELL seconds.
+
+        No longer to be found at once: the address is the container's, and a task that is made for it meanwhile
+        would be given to a shim that is about to go.
+        """
+        self.vanish()
         rounds = int(FAREWELL / 0.02)
 
         def look() -> None:
@@ -108,18 +113,25 @@ class Shim:
         self.loop.later(0.0, look)
 
     def run(self) -> None:
-        """Serve until ``shut_down``; then remove the socket."""
+        """Serve until ``shut_down``; the socket goes with it."""
         woken = watch_children(self.loop, self.service.reap)
         try:
             self.loop.run()
         finally:
             woken.close()
+            self.vanish()
             self.server.close()
             self.publisher.close()
-            try:
-                os.unlink(self.path)
-            except FileNotFoundError:
-                pass  # ``delete`` was faster
+
+    def vanish(self) -> None:
+        """Stop listening and remove the socket; only once, for the next one at that path is another shim's."""
+        if self.server.listener.fileno() < 0:
+            return
+        self.server.stop_listening()
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:
+            pass  # ``delete`` was faster
 
 
 def watch_children(loop: Loop, reap: "Callable[[], None]") -> socket:

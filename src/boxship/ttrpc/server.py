@@ -181,10 +181,14 @@ class Server:
     def unexpected(self, call: Call, error: Exception) -> None:
         """Told of errors that were not raised on purpose; the owner may replace it to log them."""
 
-    def close(self) -> None:
-        """Stop listening and drop every client."""
+    def stop_listening(self) -> None:
+        """Take no more connections; those that are there go on. Repeated is fine."""
         if self.listener.fileno() >= 0:
             self.loop.forget(self.listener.fileno())
             self.listener.close()
+
+    def close(self) -> None:
+        """Stop listening and drop every client."""
+        self.stop_listening()
         for connection in list(self.connections):
             connection.close()
