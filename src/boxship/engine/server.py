@@ -8,7 +8,8 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from boxship import __version__, tracing
@@ -18,6 +19,7 @@ from .app import Engine
 from .config import EngineConfig
 from .http.protocol import Connection, Request, Response
 from .http.router import API_VERSION, Route, Router
+from .http.tls import TlsProtocol
 from .routes.containers import ContainerRoutes
 from .routes.execs import ExecRoutes
 from .routes.images import ImageRoutes
@@ -81,8 +83,10 @@ async def listen(api: Api, config: EngineConfig) -> list[asyncio.Server]:
                 servers.append(await loop.create_unix_server(connection, sock=bound))
             elif scheme == "tcp":
                 listening = _listen_tcp(address)
-                context = _tls(config) if config.tls or config.tls_verify else None
-                servers.append(await loop.create_server(connection, sock=listening, ssl=context))
+                protocol: Callable[[], asyncio.Protocol] = connection
+                if config.tls or config.tls_verify:
+                    protocol = partial(_over_tls, _tls(config), connection)
+                servers.append(await loop.create_server(protocol, sock=listening))
             else:
                 raise InvalidArgument(f"invalid host {host!r}: socket activation is not supported")
     except BaseException:
@@ -90,6 +94,10 @@ async def listen(api: Api, config: EngineConfig) -> list[asyncio.Server]:
             server.close()
         raise
     return servers
+
+
+def _over_tls(context: ssl.SSLContext, connection: Callable[[], Connection]) -> asyncio.Protocol:
+    return TlsProtocol(context, connection())
 
 
 def _listen_unix(path: Path, group: str) -> socket.socket:
