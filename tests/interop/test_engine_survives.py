@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import tempfile
 import time
 import urllib.request
@@ -204,3 +205,26 @@ def test_policies_differ_in_what_an_engine_starts_again(engine: EngineProcess) -
     assert not engine.state("unless-stopped")["Running"]
     assert not engine.state("no")["Running"]
     assert engine.state("never-started")["Status"] == "created"
+
+
+def forward_rules(bridge: str) -> int:
+    listed = subprocess.run(
+        ["nft", "list", "chain", "ip", "filter", "FORWARD"], capture_output=True, text=True, check=False
+    )
+    return listed.stdout.count(f'"{bridge}"')
+
+
+@pytest.mark.peer("nft", "iptables")
+def test_iptables_chain_gets_two_rules_however_often_an_engine_starts(engine: EngineProcess) -> None:
+    subprocess.run(["iptables", "-n", "-L", "FORWARD"], check=True, capture_output=True)  # makes the chain
+    query = '{{index .Options "com.docker.network.bridge.name"}}'
+    bridge = engine.docker("network", "inspect", "-f", query, "bridge").stdout.strip()
+    assert bridge
+    for _ in range(2):
+        engine.docker("run", "--rm", "busybox", "true")
+        assert forward_rules(bridge) == 2
+        engine.crash()
+        engine.start()
+    engine.docker("run", "--rm", "busybox", "true")
+    engine.stop()
+    assert forward_rules(bridge) == 0

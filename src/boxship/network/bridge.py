@@ -64,6 +64,7 @@ class Bridge:
 
     def remove(self) -> None:
         """Take the table and the bridge away; repeated is fine."""
+        nftables.refuse_forwarding(self.name)
         nftables.tear_down(self.name)
         with Socket(NETLINK_ROUTE) as netlink:
             try:

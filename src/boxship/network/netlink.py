@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from struct import Struct, pack
 
 from boxship.errors import AlreadyExists, BoxshipError, FailedPrecondition, NotFound, PermissionDenied
@@ -46,15 +47,18 @@ def be32(kind: int, value: int) -> bytes:
 
 def attributes(data: bytes) -> dict[int, bytes]:
     """The attributes of a received message; of a repeated kind the last."""
-    found: dict[int, bytes] = {}
+    return dict(each_attribute(data))
+
+
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and value of each attribute, in order."""
     at = 0
     while at + 4 <= len(data):
         length, kind = _attribute.unpack_from(data, at)
         if length < 4:
-            break
-        found[kind & 0x3FFF] = data[at + 4 : at + length]
+            return
+        yield kind & 0x3FFF, data[at + 4 : at + length]
         at += (length + 3) & ~3
-    return found
 
 
 class Message:

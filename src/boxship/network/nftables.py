@@ -33,7 +33,9 @@ from .netlink import (
     Message,
     Socket,
     attribute,
+    attributes,
     be32,
+    each_attribute,
     nested,
     string,
 )
@@ -41,7 +43,7 @@ from .netlink import (
 # Message types: (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_*; a batch is framed by its own two.
 SUBSYSTEM = 10 << 8
 BEGIN, END = 0x10, 0x11
-NEWTABLE, DELTABLE, NEWCHAIN, GETCHAIN, NEWRULE, NEWSET = 0, 2, 3, 4, 6, 9
+NEWTABLE, DELTABLE, NEWCHAIN, NEWRULE, GETRULE, DELRULE, NEWSET = 0, 2, 3, 6, 7, 8, 9
 NEWSETELEM, DELSETELEM = 12, 14
 
 TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_SERVICE = 7, 12, 13  # nft(8)'s datatypes, so that it can print our maps
@@ -269,15 +271,47 @@ def accept_forwarding(bridge: str) -> None:
     """Where iptables has a FORWARD chain (a dockerd sets its policy to drop), let the bridge's traffic pass.
 
     The rules are what ``iptables -I FORWARD -i BRIDGE -j ACCEPT`` makes, so iptables still reads the chain.
+    Those of an earlier engine are replaced; `refuse_forwarding` takes them away.
     """
-    rules = [
-        _rule("filter", "FORWARD", [*_interface(key, EQUAL, bridge), *_accept()], insert=True)
-        for key in (META_IIFNAME, META_OIFNAME)
-    ]
     try:
-        _transact(rules)
+        _transact(
+            _forwarding_withdrawn(bridge)
+            + [
+                _rule("filter", "FORWARD", [*_interface(key, EQUAL, bridge), *_accept()], insert=True)
+                for key in (META_IIFNAME, META_OIFNAME)
+            ]
+        )
     except NotFound:
         return  # no iptables here, and so no policy in the way
+
+
+def refuse_forwarding(bridge: str) -> None:
+    """Take the rules of `accept_forwarding` away; repeated is fine."""
+    try:
+        if messages := _forwarding_withdrawn(bridge):
+            _transact(messages)
+    except NotFound:
+        return  # no iptables, or somebody flushed the chain
+
+
+def _forwarding_withdrawn(bridge: str) -> list[Message]:
+    """What deletes our rules in iptables' chain, known by their shape and the bridge's name. Raises NotFound."""
+    chain = (string(1, "filter"), string(2, "FORWARD"))
+    with Socket(NETLINK_NETFILTER) as netlink:
+        found = netlink.dump(SUBSYSTEM | GETRULE, pack(">BBH", socket.AF_INET, 0, 0) + b"".join(chain))
+    rules = [attributes(data[4:]) for data in found]  # after the generic header
+    return [
+        _message(DELRULE, 0, f"delete nftables rule of {bridge}", *chain, attribute(3, rule[3]))
+        for rule in rules
+        if is_forwarding_rule(rule.get(4, b""), bridge)
+    ]
+
+
+def is_forwarding_rule(expressions: bytes, bridge: str) -> bool:
+    """Whether a rule is interface, counter, verdict and nothing else, for exactly this interface."""
+    parts = [attributes(value) for _, value in each_attribute(expressions)]
+    names = [part.get(1, b"").rstrip(b"\0") for part in parts]
+    return names == [b"meta", b"cmp", b"counter", b"immediate"] and bridge.encode().ljust(16, b"\0") in parts[1][2]
 
 
 def tear_down(table: str) -> None:
