@@ -140,9 +140,7 @@ class StepFailed(Internal):
     ``step`` and ``total`` count from one; ``errno`` is the kernel's number.
     """
 
-    def __init__(
-        self, message: str, *, step: int, total: int, errno: int, cause: str = "", remedy: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, step: int, total: int, errno: int, cause: str = "", remedy: str = "") -> None:
         super().__init__(message, cause=cause, remedy=remedy)
         self.step = step
         self.total = total

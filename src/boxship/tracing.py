@@ -59,9 +59,7 @@ def record(layer: str, call: str, start_ns: int, end_ns: int, **fields: object) 
         return
     import json  # only when someone watches: the cold path must not pay for it
 
-    line = json.dumps(
-        {"layer": layer, "call": call, "start": start_ns, "end": end_ns, "pid": os.getpid(), **fields}
-    )
+    line = json.dumps({"layer": layer, "call": call, "start": start_ns, "end": end_ns, "pid": os.getpid(), **fields})
     try:
         fd = os.open(trace.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     except OSError:

@@ -114,6 +114,9 @@ RUN_ERRORS = {
     "a foreign address": (["-p", "203.0.113.7:80:80", "busybox", "true"], 125, "does not have the address"),
     # 127 is the CLI's reading of "no such file or directory", with dockerd too
     "a missing device": (["--device", "/dev/nosuch", "busybox", "true"], 127, "/dev/nosuch"),
+    "links": (["--link", "a:b", "busybox", "true"], 125, "HostConfig.Links is not supported"),
+    "a chosen MAC": (["--mac-address", "02:42:00:00:00:09", "busybox", "true"], 125, "ddress"),
+    "a block weight": (["--blkio-weight", "100", "busybox", "true"], 125, "BlkioWeight is not supported"),
     "an unknown sysctl": (["--sysctl", "net.nosuch=1", "busybox", "true"], 125, "net.nosuch"),
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from boxship.api.engine.words import duration
 from boxship.engine import clock, detach, events, filters, inspect, logs, names, parse, spec, stdio
 from boxship.engine.config import EngineConfig
 from boxship.engine.models import ContainerConfig, HostConfig, MountPoint, Record, RestartPolicy, State
@@ -207,7 +208,7 @@ def test_select_lists_running_ones_unless_asked() -> None:
     ],
 )  # fmt: skip
 def test_durations_in_dockers_words(seconds: float, words: str) -> None:
-    assert inspect.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_filters_of_old_and_new_clients() -> None:

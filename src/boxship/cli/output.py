@@ -6,6 +6,7 @@ import json
 import sys
 import time
 
+from boxship.api.engine.words import duration
 from boxship.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -143,30 +144,7 @@ def short_size(size: float) -> str:
 
 def ago(seconds: float) -> str:
     """docker's words for how long ago something was."""
-    s = int(max(seconds, 0))
-    if s < 1:
-        return "Less than a second ago"
-    if s == 1:
-        return "1 second ago"
-    if s < 60:
-        return f"{s} seconds ago"
-    minutes = s // 60
-    if minutes == 1:
-        return "About a minute ago"
-    if minutes < 60:
-        return f"{minutes} minutes ago"
-    hours = round(s / 3600)
-    if hours == 1:
-        return "About an hour ago"
-    if hours < 48:
-        return f"{hours} hours ago"
-    if hours < 24 * 14:
-        return f"{hours // 24} days ago"
-    if hours < 24 * 60:
-        return f"{hours // 24 // 7} weeks ago"
-    if hours < 24 * 730:
-        return f"{hours // 24 // 30} months ago"
-    return f"{hours // 24 // 365} years ago"
+    return f"{duration(max(seconds, 0))} ago"
 
 
 def since(unix: float) -> str:

@@ -95,9 +95,7 @@ def parse_bootstrap(answer: bytes) -> Bootstrap:
         if protocol != "ttrpc":
             raise PeerError(f"the shim wants to speak {protocol}, not ttrpc")
     if version not in (2, 3) or not text.removeprefix("unix://").startswith(("/", "\0", "@")):
-        raise PeerError(
-            f"the shim answered {answer[:200]!r}", cause="no address of a Task service, version 2 or 3"
-        )
+        raise PeerError(f"the shim answered {answer[:200]!r}", cause="no address of a Task service, version 2 or 3")
     return Bootstrap(version, text)
 
 

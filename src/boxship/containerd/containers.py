@@ -62,9 +62,7 @@ class ContainersService:
             ContainerCreate(
                 id=container.id,
                 image=container.image,
-                runtime=ContainerCreateRuntime(
-                    name=container.runtime.name, options=container.runtime.options
-                ),
+                runtime=ContainerCreateRuntime(name=container.runtime.name, options=container.runtime.options),
             ),
         )
         return CreateContainerResponse(container=container)
@@ -114,6 +112,4 @@ class ContainersService:
 
     def _matching(self, filters: "list[str]") -> "list[Container]":
         matches = parse(filters)
-        return [
-            one for one in self._records.list(required_namespace()) if matches(message_lookup(one, _NAMES))
-        ]
+        return [one for one in self._records.list(required_namespace()) if matches(message_lookup(one, _NAMES))]

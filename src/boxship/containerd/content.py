@@ -93,9 +93,7 @@ class ContentService:
         namespace = required_namespace()
         digest = digests.parse(request.digest)
         with self._database.transaction():
-            if not self._database.run(
-                "DELETE FROM content WHERE namespace=? AND digest=?", (namespace, digest)
-            ):
+            if not self._database.run("DELETE FROM content WHERE namespace=? AND digest=?", (namespace, digest)):
                 raise NotFound(f"content {digest}: not found")
             if not self._database.row("SELECT 1 FROM content WHERE digest=?", (digest,)):
                 self._store.delete(digest)
@@ -135,9 +133,7 @@ class ContentService:
         self._store.abort(_prefix(required_namespace()) + request.ref)
         return Empty()
 
-    async def Write(
-        self, requests: AsyncIterator[WriteContentRequest]
-    ) -> AsyncIterator[WriteContentResponse]:
+    async def Write(self, requests: AsyncIterator[WriteContentRequest]) -> AsyncIterator[WriteContentResponse]:
         """One writer for the life of the call: each request is answered, a commit ends it. The ingestion stays
         when the call is cut off, and the next call with its ref goes on."""
         first = await anext(requests, None)

@@ -48,9 +48,7 @@ def parse(filters: Sequence[str]) -> Filter:
     alternatives = [_parse_one(text) for text in filters]
     if not alternatives:
         return lambda _lookup: True
-    return lambda lookup: any(
-        all(selector.holds(lookup) for selector in selectors) for selectors in alternatives
-    )
+    return lambda lookup: any(all(selector.holds(lookup) for selector in selectors) for selectors in alternatives)
 
 
 def _parse_one(text: str) -> "list[Selector]":

@@ -71,9 +71,7 @@ class Collector:
             reached = self._mark()
             for namespace, digest in self._database.rows("SELECT namespace, digest FROM content"):
                 if (namespace, "content", digest) not in reached:
-                    self._database.run(
-                        "DELETE FROM content WHERE namespace=? AND digest=?", (namespace, digest)
-                    )
+                    self._database.run("DELETE FROM content WHERE namespace=? AND digest=?", (namespace, digest))
                     blobs.append(digest)
             # Children have larger numbers than their parents.
             for id, namespace, name in self._database.rows(
@@ -101,9 +99,7 @@ class Collector:
     def _mark(self) -> "set[Node]":
         content = {
             (namespace, digest): decode_labels(labels)
-            for namespace, digest, labels in self._database.rows(
-                "SELECT namespace, digest, labels FROM content"
-            )
+            for namespace, digest, labels in self._database.rows("SELECT namespace, digest, labels FROM content")
         }
         snapshots = {
             (namespace, name): (parent, decode_labels(labels))
@@ -115,9 +111,7 @@ class Collector:
         reached: set[Node] = set()
         pending = list(self._roots())
         pending += [(ns, "content", digest) for (ns, digest), labels in content.items() if _ROOT in labels]
-        pending += [
-            (ns, "snapshot", name) for (ns, name), (_, labels) in snapshots.items() if _ROOT in labels
-        ]
+        pending += [(ns, "snapshot", name) for (ns, name), (_, labels) in snapshots.items() if _ROOT in labels]
         while pending:
             node = pending.pop()
             if node in reached:

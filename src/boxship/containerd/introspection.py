@@ -66,9 +66,7 @@ def _plugins(root: str) -> "list[Plugin]":
     here = platforms.host()
     platform = Platform(os=here.os, architecture=here.architecture, variant=here.variant)
     plugins = [
-        Plugin(
-            type="io.containerd.content.v1", id="content", exports={"root": os.path.join(root, "content")}
-        ),
+        Plugin(type="io.containerd.content.v1", id="content", exports={"root": os.path.join(root, "content")}),
         Plugin(
             type="io.containerd.snapshotter.v1",
             id="overlayfs",

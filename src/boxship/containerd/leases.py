@@ -43,9 +43,7 @@ class LeasesService:
         namespace = required_namespace()
         with self._database.transaction():
             self._records.delete(namespace, request.id)
-            self._database.run(
-                "DELETE FROM lease_resources WHERE namespace=? AND lease=?", (namespace, request.id)
-            )
+            self._database.run("DELETE FROM lease_resources WHERE namespace=? AND lease=?", (namespace, request.id))
         if request.sync:
             await self._collector.collect()
         else:

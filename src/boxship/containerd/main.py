@@ -90,9 +90,7 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     """The exit code: 0 after a signal, 1 when it could not start."""
     try:
         parsed = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-        logging.basicConfig(
-            level=_LEVELS[parsed.log_level], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
+        logging.basicConfig(level=_LEVELS[parsed.log_level], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         uvloop.run(serve(parsed))
     except BoxshipError as error:
         print(f"boxship-containerd: {error}", file=sys.stderr)

@@ -68,9 +68,7 @@ class NamespacesService:
                 )
         except sqlite3.IntegrityError:
             raise AlreadyExists(f"namespace {wanted.name!r}: already exists") from None
-        self._exchange.publish(
-            "/namespaces/create", NamespaceCreate(name=wanted.name, labels=labels), wanted.name
-        )
+        self._exchange.publish("/namespaces/create", NamespaceCreate(name=wanted.name, labels=labels), wanted.name)
         return CreateNamespaceResponse(namespace=Namespace(name=wanted.name, labels=labels))
 
     async def Update(self, request: UpdateNamespaceRequest) -> UpdateNamespaceResponse:
@@ -81,12 +79,8 @@ class NamespacesService:
             raise InvalidArgument(f"cannot update {', '.join(paths)} of a namespace")
         labels = masked_labels(current.labels, wanted.labels, paths)
         with self._database.transaction(durable=True):
-            self._database.run(
-                "UPDATE namespaces SET labels=? WHERE name=?", (encode_labels(labels), wanted.name)
-            )
-        self._exchange.publish(
-            "/namespaces/update", NamespaceUpdate(name=wanted.name, labels=labels), wanted.name
-        )
+            self._database.run("UPDATE namespaces SET labels=? WHERE name=?", (encode_labels(labels), wanted.name))
+        self._exchange.publish("/namespaces/update", NamespaceUpdate(name=wanted.name, labels=labels), wanted.name)
         return UpdateNamespaceResponse(namespace=Namespace(name=wanted.name, labels=labels))
 
     async def Delete(self, request: DeleteNamespaceRequest) -> Empty:

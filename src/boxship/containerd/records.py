@@ -125,9 +125,7 @@ def check_labels(labels: Mapping[str, str]) -> "dict[str, str]":
     return {key: value for key, value in labels.items() if value}
 
 
-def masked_labels(
-    current: Mapping[str, str], wanted: Mapping[str, str], paths: Sequence[str]
-) -> "dict[str, str]":
+def masked_labels(current: Mapping[str, str], wanted: Mapping[str, str], paths: Sequence[str]) -> "dict[str, str]":
     """The labels after an update whose mask has ``labels`` or ``labels.<key>`` paths."""
     if "labels" in paths:
         return check_labels(wanted)

@@ -41,9 +41,7 @@ class Runtimes:
         self._launcher = ShimLauncher(exec_root)
         self._exec_root = exec_root
 
-    async def start(
-        self, runtime: str, bundle: Bundle, options: "Any | None", debug: bool = False
-    ) -> Bootstrap:
+    async def start(self, runtime: str, bundle: Bundle, options: "Any | None", debug: bool = False) -> Bootstrap:
         """Start (or find, for a pod) the shim of ``bundle``. Raises NotFound (no such runtime), Internal."""
         if runtime == OURS:
             address = await self._launcher.start_async(
@@ -69,9 +67,7 @@ class Runtimes:
             *("-id", bundle.id),
         ]
 
-    async def _run(
-        self, command: "list[str]", bundle: Bundle, stdin: bytes, timeout: float, *, merge: bool
-    ) -> bytes:
+    async def _run(self, command: "list[str]", bundle: Bundle, stdin: bytes, timeout: float, *, merge: bool) -> bytes:
         environment = {
             **os.environ,
             "TTRPC_ADDRESS": self._addresses.ttrpc,
@@ -101,9 +97,7 @@ class Runtimes:
             raise Internal(f"cannot execute {command[0]}", cause=str(error)) from error
         if done.returncode:
             text = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
-            raise Internal(
-                f"{os.path.basename(command[0])} {command[-1]} of {bundle.id!r} failed", cause=text
-            )
+            raise Internal(f"{os.path.basename(command[0])} {command[-1]} of {bundle.id!r} failed", cause=text)
         return bytes(done.stdout)
 
 
@@ -116,9 +110,7 @@ def _command(runtime: str) -> "list[str]":
     else:
         parts = runtime.split(".")
         if len(parts) < 2 or not all(part.replace("-", "").isalnum() for part in parts):
-            raise InvalidArgument(
-                f"invalid runtime name {runtime!r}", remedy="use io.containerd.NAME.VERSION"
-            )
+            raise InvalidArgument(f"invalid runtime name {runtime!r}", remedy="use io.containerd.NAME.VERSION")
         binary = f"containerd-shim-{parts[-2]}-{parts[-1]}"
     found = shutil.which(binary)
     if found is None:

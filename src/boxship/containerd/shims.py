@@ -172,9 +172,7 @@ class Shims:
 
     def _add(self, shim: Shim) -> None:
         self._shims[shim.bundle.namespace, shim.bundle.id] = shim
-        shim.watcher = asyncio.get_running_loop().create_task(
-            self._watch(shim), name=f"shim {shim.bundle.id}"
-        )
+        shim.watcher = asyncio.get_running_loop().create_task(self._watch(shim), name=f"shim {shim.bundle.id}")
 
     def _release(self, shim: Shim) -> None:
         shim.client.close()

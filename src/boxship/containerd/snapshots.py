@@ -100,9 +100,7 @@ class SnapshotsService:
             )
             self._removing.add(task)
             task.add_done_callback(self._removing.discard)
-        self._exchange.publish(
-            "/snapshot/remove", SnapshotRemove(key=request.key, snapshotter=snapshotter.name)
-        )
+        self._exchange.publish("/snapshot/remove", SnapshotRemove(key=request.key, snapshotter=snapshotter.name))
         return Empty()
 
     async def Stat(self, request: StatSnapshotRequest) -> StatSnapshotResponse:

@@ -87,9 +87,7 @@ class TasksService:
 
     async def Start(self, request: StartRequest) -> StartResponse:
         shim = self._get(request.container_id)
-        started = await shim.task.Start(
-            shim_api.StartRequest(id=request.container_id, exec_id=request.exec_id)
-        )
+        started = await shim.task.Start(shim_api.StartRequest(id=request.container_id, exec_id=request.exec_id))
         return StartResponse(pid=started.pid)
 
     async def Delete(self, request: DeleteTaskRequest) -> DeleteResponse:
@@ -106,9 +104,7 @@ class TasksService:
 
     async def DeleteProcess(self, request: DeleteProcessRequest) -> DeleteResponse:
         shim = self._get(request.container_id)
-        deleted = await shim.task.Delete(
-            shim_api.DeleteRequest(id=request.container_id, exec_id=request.exec_id)
-        )
+        deleted = await shim.task.Delete(shim_api.DeleteRequest(id=request.container_id, exec_id=request.exec_id))
         return DeleteResponse(
             id=request.exec_id,
             pid=deleted.pid,
@@ -170,14 +166,10 @@ class TasksService:
         )
 
     async def Pause(self, request: PauseTaskRequest) -> Empty:
-        return await self._get(request.container_id).task.Pause(
-            shim_api.PauseRequest(id=request.container_id)
-        )
+        return await self._get(request.container_id).task.Pause(shim_api.PauseRequest(id=request.container_id))
 
     async def Resume(self, request: ResumeTaskRequest) -> Empty:
-        return await self._get(request.container_id).task.Resume(
-            shim_api.ResumeRequest(id=request.container_id)
-        )
+        return await self._get(request.container_id).task.Resume(shim_api.ResumeRequest(id=request.container_id))
 
     async def ListPids(self, request: ListPidsRequest) -> ListPidsResponse:
         found = await self._get(request.container_id).task.Pids(
@@ -213,9 +205,7 @@ class TasksService:
         """Answers when the process has ended; when its shim dies first, with what is known then."""
         shim = self._get(request.container_id)
         try:
-            exit = await shim.task.Wait(
-                shim_api.WaitRequest(id=request.container_id, exec_id=request.exec_id)
-            )
+            exit = await shim.task.Wait(shim_api.WaitRequest(id=request.container_id, exec_id=request.exec_id))
         except Unavailable:
             if shim.ending and not shim.ended.done():
                 raise
@@ -234,9 +224,7 @@ def _by_id(shim: Shim) -> Lookup:
 
 
 async def _state(shim: Shim, exec_id: str) -> Process:
-    state = await shim.task.State(
-        shim_api.StateRequest(id=shim.bundle.id, exec_id=exec_id), timeout=_STATE_TIMEOUT
-    )
+    state = await shim.task.State(shim_api.StateRequest(id=shim.bundle.id, exec_id=exec_id), timeout=_STATE_TIMEOUT)
     return Process(
         container_id=shim.bundle.id,
         id=exec_id or shim.bundle.id,

@@ -18,7 +18,7 @@ import msgspec
 from boxship.api.containerd import Client
 from boxship.api.containerd.snapshots import MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest
 from boxship.api.containerd.types import Mount
-from boxship.errors import InvalidArgument, NotFound
+from boxship.errors import InvalidArgument, NotFound, Unimplemented
 from boxship.image.rooted import open_in_root
 
 from . import mountplan, names, parse, rootview, spec
@@ -85,6 +85,7 @@ class Creator:
         ``platform`` (``linux/arm64``) is what the image must be for, "" is any.
         """
         host_config = request.HostConfig or HostConfig()
+        _refuse_not_offered(request, host_config)
         config = msgspec.convert(
             msgspec.to_builtins(request), type=ContainerConfig
         )  # without the two parts that are not configuration
@@ -317,6 +318,27 @@ def _check_platform(reference: str, has: tuple[str, str, str], wanted: str) -> N
 def _brackets(value: object) -> str:
     """Nested lists as Go prints them: ``[[gpu]]``."""
     return f"[{' '.join(map(_brackets, value))}]" if isinstance(value, list) else str(value)
+
+
+# Options that would be ignored: they are refused, because a container without them is not what was asked for.
+NOT_OFFERED = (
+    "Links", "BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteIOps", "StorageOpt", "UsernsMode",
+)  # fmt: skip
+HARMLESS_USERNS = ("", "host")
+
+
+def _refuse_not_offered(request: CreateRequest, host: HostConfig) -> None:
+    for name in NOT_OFFERED:
+        value = getattr(host, name)
+        if value and not (name == "UsernsMode" and value in HARMLESS_USERNS):
+            raise Unimplemented(f"HostConfig.{name} is not supported by this engine yet", remedy="leave it out")
+    endpoints = (request.NetworkingConfig.EndpointsConfig or {}) if request.NetworkingConfig else {}
+    if request.MacAddress or any(endpoint and endpoint.MacAddress for endpoint in endpoints.values()):
+        raise Unimplemented("MacAddress is not supported by this engine yet", remedy="leave it out")
+    for mount in host.Mounts or []:
+        if (mount.VolumeOptions or {}).get("Subpath"):
+            raise Unimplemented(f"mount {mount.Target}: volume-subpath is not supported by this engine yet")
 
 
 def _check_cpuset(text: str, cpus: int) -> None:

@@ -153,9 +153,7 @@ class _Applier:
                 os.symlink(entry.linkname, base, dir_fd=parent)
                 self._attributes_of_name(parent, base, entry)
             case _:
-                kind = {tar.CHAR: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}[
-                    entry.type
-                ]
+                kind = {tar.CHAR: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}[entry.type]
                 os.mknod(base, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
                 self._attributes_of_name(parent, base, entry)
         self._fresh.add(name)
@@ -190,9 +188,7 @@ class _Applier:
                 raise InvalidArgument(f"{self._what}: symlink {entry.name!r} has no target")
             if not entry.linkname.startswith("/"):
                 # Look-ups are rooted anyway; such a link can only be meant to escape, and docker refuses it too.
-                clean_name(
-                    f"{name.rpartition('/')[0]}/{entry.linkname}", f"{self._what}: symlink {entry.name!r}"
-                )
+                clean_name(f"{name.rpartition('/')[0]}/{entry.linkname}", f"{self._what}: symlink {entry.name!r}")
 
     def _root_entry(self, entry: Entry) -> None:
         if entry.type != tar.DIRECTORY:
@@ -283,9 +279,7 @@ class _Applier:
             there = None
         if there is not None and (self._overlay or path in self._fresh):
             if stat.S_ISDIR(there.st_mode) and self._overlay:
-                self._set_opaque(
-                    self._parent(path)
-                )  # the layer brings the directory: hide only what is below
+                self._set_opaque(self._parent(path))  # the layer brings the directory: hide only what is below
             return
         if there is not None:
             rooted.remove(parent, name)

@@ -101,6 +101,4 @@ def _full_disk() -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if "full" not in str(error):
             raise
-        raise ResourceExhausted(
-            "cannot write metadata", cause=str(error), remedy="free some disk space"
-        ) from error
+        raise ResourceExhausted("cannot write metadata", cause=str(error), remedy="free some disk space") from error

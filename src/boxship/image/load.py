@@ -125,9 +125,7 @@ def _read_members(source: Reader, put: Put) -> _Members:
                 members.blobs[name] = put(_Member(reader), digests.parse(f"{parts[1]}:{parts[2]}"))
             case tar.REGULAR if name in _DOCUMENTS or name.endswith((".json", "/json", "VERSION")):
                 if entry.size > oci.DOCUMENT_LIMIT:
-                    raise InvalidArgument(
-                        f"archive: {entry.name!r} is larger than {oci.DOCUMENT_LIMIT} bytes"
-                    )
+                    raise InvalidArgument(f"archive: {entry.name!r} is larger than {oci.DOCUMENT_LIMIT} bytes")
                 members.documents[name] = b"".join(reader.data())
             case tar.REGULAR:
                 members.blobs[name] = put(_Member(reader), "")
@@ -163,9 +161,7 @@ class _Member:
 def _images(members: _Members, store: Store, put: Put) -> "list[Image]":
     docker: "list[DockerImage]" = []
     if "manifest.json" in members.documents:
-        docker = oci.decode(
-            list[DockerImage], members.documents["manifest.json"], "manifest.json of the archive"
-        )
+        docker = oci.decode(list[DockerImage], members.documents["manifest.json"], "manifest.json of the archive")
     if "oci-layout" in members.documents and "index.json" in members.documents:
         return _oci_images(members, store, docker)
     if docker:

@@ -52,9 +52,7 @@ def describe(error: OSError, what: str) -> BoxshipError:
     cause = errno.errorcode.get(error.errno or 0, str(error))
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return ResourceExhausted(
-                what, cause=cause, remedy="the disk is full: free some space, then retry"
-            )
+            return ResourceExhausted(what, cause=cause, remedy="the disk is full: free some space, then retry")
         case errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EISDIR | errno.EEXIST | errno.ENOENT:
             return InvalidArgument(what, cause=cause)
         case errno.EPERM | errno.EACCES:

@@ -136,15 +136,11 @@ class OverlaySnapshotter:
         """Replace the labels, which are all that can change."""
         row = self._row(namespace, name)
         now = time.time_ns()
-        self._database.run(
-            "UPDATE snapshots SET labels=?, updated=? WHERE id=?", (_json(labels), now, row[0])
-        )
+        self._database.run("UPDATE snapshots SET labels=?, updated=? WHERE id=?", (_json(labels), now, row[0]))
         return self.stat(namespace, name)
 
     def walk(self, namespace: str) -> "list[SnapshotInfo]":
-        rows = self._database.rows(
-            f"SELECT {_COLUMNS} {_FROM} WHERE s.namespace=? ORDER BY s.id", (namespace,)
-        )
+        rows = self._database.rows(f"SELECT {_COLUMNS} {_FROM} WHERE s.namespace=? ORDER BY s.id", (namespace,))
         return [_info(row) for row in rows]
 
     def usage(self, namespace: str, key: str) -> Usage:
@@ -241,9 +237,7 @@ class OverlaySnapshotter:
             raise describe(error, f"cannot make the directories of snapshot {number}") from error
 
     def _row(self, namespace: str, key: str) -> "tuple[Any, ...]":
-        row = self._database.row(
-            f"SELECT {_COLUMNS} {_FROM} WHERE s.namespace=? AND s.name=?", (namespace, key)
-        )
+        row = self._database.row(f"SELECT {_COLUMNS} {_FROM} WHERE s.namespace=? AND s.name=?", (namespace, key))
         if row is None:
             raise NotFound(f"snapshot {key!r}: not found")
         return row

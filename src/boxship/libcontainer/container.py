@@ -667,9 +667,7 @@ def _rootfs(bundle: str, spec: "dict[str, Any]", mounts: "Sequence[tuple[str, st
     return os.path.normpath(full)
 
 
-def _home(
-    spec: "dict[str, Any]", uid: int, rootfs: str, mounts: "Sequence[tuple[str, str, Sequence[str]]]"
-) -> str:
+def _home(spec: "dict[str, Any]", uid: int, rootfs: str, mounts: "Sequence[tuple[str, str, Sequence[str]]]") -> str:
     for variable in (spec.get("process") or {}).get("env") or ():
         if variable.startswith("HOME="):
             return ""

@@ -235,9 +235,7 @@ class Run:
                 self.abort()
                 raise Internal(f"the executor ended on its way to {name!r}, without a report")
 
-    def go(
-        self, text: bytes = b"", *, verb: bytes = b"g", ahead: str = "", handles: "Sequence[int]" = ()
-    ) -> None:
+    def go(self, text: bytes = b"", *, verb: bytes = b"g", ahead: str = "", handles: "Sequence[int]" = ()) -> None:
         """Let the plan pass its meeting point; ``text`` is for the hooks behind it.
 
         ``ahead`` names the next meeting point when it was not reached yet: nobody waits for it then.
@@ -399,4 +397,3 @@ def command_failed(plan: "Plan", step: int, number: int) -> CommandFailed:
     else:
         text = f'exec: "{program}": {os.strerror(number).lower()}'
     return CommandFailed(text, step=step + 1, total=len(plan.ops), errno=number)
-

@@ -95,9 +95,7 @@ class ServerStream(Method, Generic[Q, R]):
     def __get__(self, client: None, owner: object) -> "ServerStream[Q, R]": ...
     @overload
     def __get__(self, client: "Service", owner: object) -> "ServerStreamCall[Q, R]": ...
-    def __get__(
-        self, client: "Service | None", owner: object
-    ) -> "ServerStream[Q, R] | ServerStreamCall[Q, R]":
+    def __get__(self, client: "Service | None", owner: object) -> "ServerStream[Q, R] | ServerStreamCall[Q, R]":
         return self if client is None else ServerStreamCall(client.channel, self)
 
 
@@ -110,9 +108,7 @@ class ClientStream(Method, Generic[Q, R]):
     def __get__(self, client: None, owner: object) -> "ClientStream[Q, R]": ...
     @overload
     def __get__(self, client: "Service", owner: object) -> "ClientStreamCall[Q, R]": ...
-    def __get__(
-        self, client: "Service | None", owner: object
-    ) -> "ClientStream[Q, R] | ClientStreamCall[Q, R]":
+    def __get__(self, client: "Service | None", owner: object) -> "ClientStream[Q, R] | ClientStreamCall[Q, R]":
         return self if client is None else ClientStreamCall(client.channel, self)
 
 

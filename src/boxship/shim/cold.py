@@ -82,9 +82,7 @@ def info() -> None:
     from boxship.api.task.types import RuntimeInfo, RuntimeVersion
 
     read_input()  # the options, which change nothing in the answer
-    write_output(
-        RuntimeInfo(name="io.containerd.boxship.v2", version=RuntimeVersion(version=VERSION)).encode()
-    )
+    write_output(RuntimeInfo(name="io.containerd.boxship.v2", version=RuntimeVersion(version=VERSION)).encode())
 
 
 def main(words: "list[str]") -> int:

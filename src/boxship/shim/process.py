@@ -1,7 +1,7 @@
 """One process of a container, init or exec'd, with its streams and those who wait for it.
 
-    created --started--> running --paused--> paused --resumed--> running
-    created, running, paused --exited--> stopped
+created --started--> running --paused--> paused --resumed--> running
+created, running, paused --exited--> stopped
 """
 
 import os

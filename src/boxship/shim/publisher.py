@@ -146,5 +146,3 @@ class Publisher:
     def close(self) -> None:
         self._queue.clear()
         self._broken()
-
-

@@ -119,9 +119,7 @@ def _play(directory: str, ttrpc_address: str, fifos: "list[str]") -> None:
             shim.loop.turn(0)
 
     mount = Mount(type="overlay", source="overlay", options=["lowerdir=/a:/b", "upperdir=/c", "workdir=/d"])
-    create = CreateTaskRequest(
-        id="play", bundle=directory, rootfs=[mount], stdout=fifos[0], stderr=fifos[1]
-    )
+    create = CreateTaskRequest(id="play", bundle=directory, rootfs=[mount], stdout=fifos[0], stderr=fifos[1])
     try:
         call(TaskV2.Create, create)
         call(TaskV2.Connect, ConnectRequest(id="play"))

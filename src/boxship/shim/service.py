@@ -181,9 +181,7 @@ class TaskService:
         process.pid = process.handle.pid
         process.becomes("started")
         process.stdio.attach(process.handle.console)
-        self._publisher.publish(
-            TaskExecStarted(container_id=task.id, exec_id=process.exec_id, pid=process.pid)
-        )
+        self._publisher.publish(TaskExecStarted(container_id=task.id, exec_id=process.exec_id, pid=process.pid))
         return StartResponse(pid=process.pid)
 
     def Exec(self, request: ExecProcessRequest, call: PendingCall) -> Empty:
@@ -231,9 +229,7 @@ class TaskService:
                     exited_at=process.exited_timestamp, id=task.id,
                 )
             )  # fmt: skip
-        return DeleteResponse(
-            pid=process.pid, exit_status=process.exit_status, exited_at=process.exited_timestamp
-        )
+        return DeleteResponse(pid=process.pid, exit_status=process.exit_status, exited_at=process.exited_timestamp)
 
     def Shutdown(self, request: ShutdownRequest, call: PendingCall) -> Empty:
         """End the shim, unless it still has a container."""

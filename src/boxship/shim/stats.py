@@ -59,9 +59,7 @@ def metrics_v1(stats: "Stats") -> MetricsV1:
     blkio = BlkIOStat()
     for major, minor, read_bytes, write_bytes, reads, writes in stats.io:
         for op, size, count in (("Read", read_bytes, reads), ("Write", write_bytes, writes)):
-            blkio.io_service_bytes_recursive.append(
-                BlkIOEntry(op=op, major=major, minor=minor, value=size)
-            )
+            blkio.io_service_bytes_recursive.append(BlkIOEntry(op=op, major=major, minor=minor, value=size))
             blkio.io_serviced_recursive.append(BlkIOEntry(op=op, major=major, minor=minor, value=count))
     cpu = stats.cpu
     return MetricsV1(

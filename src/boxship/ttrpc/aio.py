@@ -214,9 +214,7 @@ class Client(asyncio.Protocol):
             raise Unavailable("the ttrpc connection is lost", cause=str(self._lost))
         self._transport.write(data)
 
-    async def _responses(
-        self, method: Method, stream: int, timeout: float | None
-    ) -> AsyncIterator[Message]:
+    async def _responses(self, method: Method, stream: int, timeout: float | None) -> AsyncIterator[Message]:
         inbox = self._streams[stream] = _Inbox()
         try:
             async with asyncio.timeout(timeout):

@@ -26,9 +26,7 @@ class BlockingClient:
         self.metadata = metadata or {}
 
     @classmethod
-    def connect(
-        cls, address: str, *, timeout: float = 5.0, metadata: "dict[str, str] | None" = None
-    ) -> "Self":
+    def connect(cls, address: str, *, timeout: float = 5.0, metadata: "dict[str, str] | None" = None) -> "Self":
         """Connect within ``timeout`` seconds; nobody there is Unavailable."""
         sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         sock.settimeout(timeout)

@@ -136,5 +136,3 @@ def unix_path(address: str) -> str:
     if len(path.encode()) > 107:
         raise InvalidArgument(f"socket path {path!r} is too long", cause="the kernel takes 107 bytes")
     return "\0" + path[1:] if path[0] == "@" else path
-
-

@@ -66,9 +66,7 @@ class Connection:
         self.session = ServerSession()
         self.closed = False
         self._writing = False
-        self.peer: tuple[int, int, int] = _UCRED.unpack(
-            sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED.size)
-        )
+        self.peer: tuple[int, int, int] = _UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED.size))
         server.loop.watch(sock.fileno(), self._ready)
 
     def _ready(self, events: int) -> None:

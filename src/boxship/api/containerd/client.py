@@ -88,15 +88,11 @@ class InProcessChannel:
             except TimeoutError as error:
                 raise DeadlineExceeded(f"{method.path} took longer than {timeout} s") from error
 
-    def server_stream(
-        self, method: "ServerStream[Q, R]", request: Q, timeout: "float | None"
-    ) -> AsyncIterator[R]:
+    def server_stream(self, method: "ServerStream[Q, R]", request: Q, timeout: "float | None") -> AsyncIterator[R]:
         # Called here and not when the first item is asked for: a subscription begins with the call.
         return self._relay(method, self._find(method)(request), timeout)
 
-    async def _relay(
-        self, method: Method, items: AsyncIterator[R], timeout: "float | None"
-    ) -> AsyncIterator[R]:
+    async def _relay(self, method: Method, items: AsyncIterator[R], timeout: "float | None") -> AsyncIterator[R]:
         with tracing.span("containerd", span_name(method)):
             async with asyncio.timeout(timeout):
                 async with closing(items):

@@ -37,9 +37,7 @@ class GrpcChannel:
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
 
-    def server_stream(
-        self, method: "ServerStream[Q, R]", request: Q, timeout: "float | None"
-    ) -> AsyncIterator[R]:
+    def server_stream(self, method: "ServerStream[Q, R]", request: Q, timeout: "float | None") -> AsyncIterator[R]:
         # The call begins here, as it does in-process, not when the first item is asked for.
         call = self._channel.unary_stream(method.path, Message.encode, method.response.decode)
         return _items(call(request, timeout=timeout, metadata=outgoing_metadata()))
@@ -53,9 +51,7 @@ class GrpcChannel:
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from error
 
-    def bidi(
-        self, method: "Bidi[Q, R]", requests: AsyncIterator[Q], timeout: "float | None"
-    ) -> AsyncIterator[R]:
+    def bidi(self, method: "Bidi[Q, R]", requests: AsyncIterator[Q], timeout: "float | None") -> AsyncIterator[R]:
         call = self._channel.stream_stream(method.path, Message.encode, method.response.decode)
         return _items(call(requests, timeout=timeout, metadata=outgoing_metadata()))
 

@@ -142,5 +142,3 @@ class ShimLauncher:
             pass  # the caller ignores SIGCHLD, or reaps everything itself
         if not os.path.exists(path):
             raise Internal("the zygote did not start", remedy=f"see {self.exec_root}/zygote.log")
-
-

@@ -15,9 +15,7 @@ from struct import Struct
 from boxship.containerd.http2.hpack import Decoder
 from boxship.errors import PeerError
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
-    range(10)
-)
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 3, 7, 8
 
@@ -177,9 +175,7 @@ class Connection:
 
     def _data(self, flags: int, number: int, payload: bytes, events: "list[Event]") -> None:
         self._unread += len(payload)
-        if (
-            self._unread > WINDOW // 2
-        ):  # in large steps: an update for each small call would double the writes
+        if self._unread > WINDOW // 2:  # in large steps: an update for each small call would double the writes
             self.output.append(frame(WINDOW_UPDATE, 0, 0, _WORD.pack(self._unread)))
             self._unread = 0
         stream = self._streams.get(number)

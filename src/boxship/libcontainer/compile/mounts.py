@@ -157,9 +157,7 @@ def _bind(c: Context, mount: "dict[str, Any]", slot: int, target: str, options: 
         c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH, options.set, options.clear))
     if options.recursive_set or options.recursive_clear:
         c.add(
-            SetMountAttributes(
-                slot, "", AT_EMPTY_PATH | AT_RECURSIVE, options.recursive_set, options.recursive_clear
-            )
+            SetMountAttributes(slot, "", AT_EMPTY_PATH | AT_RECURSIVE, options.recursive_set, options.recursive_clear)
         )
     _propagate(c, slot, options)
     c.open_in_root(c.target, target)
@@ -228,9 +226,7 @@ def read_only_paths(c: Context) -> None:
     for path in paths:
         c.add(OpenTree(c.tree, CWD, path, OPEN_TREE_CLONE | AT_RECURSIVE, tolerate=(ENOENT,)))
         c.add(
-            SetMountAttributes(
-                c.tree, "", AT_EMPTY_PATH | AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0, 0, tolerate=(EBADF,)
-            )
+            SetMountAttributes(c.tree, "", AT_EMPTY_PATH | AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0, 0, tolerate=(EBADF,))
         )
         # Not there: the kernel looks at the target (ENOENT) or at the empty slot (EBADF) first.
         c.add(MoveMount(c.tree, CWD, path, MOVE_MOUNT_F_EMPTY_PATH, tolerate=(EBADF, ENOENT)))

@@ -127,4 +127,3 @@ def decode(data: bytes) -> "list[Op]":
         tolerate = tuple(n for n in (first, second) if n)
         plan.append(cls(*values, tolerate=tolerate))
     return plan
-
