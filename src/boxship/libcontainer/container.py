@@ -642,15 +642,16 @@ def _wait_for_end(pidfd: int, milliseconds: int) -> bool:
     return bool(poller.poll(milliseconds))
 
 
-def read_spec(bundle: str) -> "dict[str, Any]":
-    """config.json of a bundle; raises NotFound, InvalidArgument."""
-    path = bundle + "/config.json"
+def read_spec(bundle: str, file: str = "") -> "dict[str, Any]":
+    """config.json of a bundle, or another file; raises NotFound, InvalidArgument."""
+    path = file or bundle + "/config.json"
     try:
         with open(path, "rb", buffering=0) as f:
             spec = cold_json.loads(f.read(), path)
     except FileNotFoundError as error:
         raise NotFound(
-            f"JSON specification file config.json not found in {bundle}", remedy="make one with boxship-runc spec"
+            f"JSON specification file {file or 'config.json'} not found in {bundle}",
+            remedy="make one with boxship-runc spec",
         ) from error
     if not isinstance(spec, dict):
         raise InvalidArgument(f"{path}: must be a JSON object")

@@ -23,6 +23,7 @@ GLOBAL = {
 }
 _CREATE = {
     "bundle": ("b", TEXT, "directory with config.json (default: the working directory)"),
+    "config": ("f", TEXT, "another file than the bundle's config.json (as crun has it)"),
     "console-socket": ("", TEXT, "unix socket that the terminal's master is sent to"),
     "pidfd-socket": ("", TEXT, "unix socket that a pidfd of init is sent to"),
     "pid-file": ("", TEXT, "write init's pid to this file"),

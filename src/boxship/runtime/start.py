@@ -113,6 +113,6 @@ def container_parts(call: "Call") -> "tuple[str, str, dict[str, Any], bool, int]
     if len(call.options.operands) > 1:
         raise InvalidArgument(f"one operand is expected, the id; not {' '.join(call.options.operands)}")
     bundle = os.path.abspath(call.options.text("bundle", "."))
-    spec = read_spec(bundle)
+    spec = read_spec(bundle, call.options.text("config"))
     process = spec.get("process") or {}
     return id, bundle, spec, bool(process.get("terminal")), preserved(call.options, process)

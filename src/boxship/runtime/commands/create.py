@@ -17,7 +17,7 @@ def create(call: Call, *, detached: bool) -> "tuple[Container, bool]":
         bundle,
         root=call.root,
         spec=spec,
-        keep_spec=False,
+        keep_spec=bool(options.text("config")),
         stdio=streams(spec.get("process") or {}, terminal),
         cgroup_manager=call.cgroup_manager,
         no_pivot=options.flag("no-pivot"),
