@@ -308,9 +308,20 @@ static i64 hook(struct op *op) {
     }
 }
 
+#include "places.h"
+#include "namespaces.h"
+
 static i64 make_mount(struct op *op) {
     i64 fs = SYS2(fsopen, TEXT(MAKE_MOUNT_TYPE), 1 /* FSOPEN_CLOEXEC */), r = 0;
     if (fs < 0) return fs;
+    if (op->field[MAKE_MOUNT_LIKE] != -1 && !target_made) {
+        struct status like;
+        char mode[8];
+        r = status_of(handle(op->field[MAKE_MOUNT_LIKE]), "", AT_EMPTY_PATH, &like);
+        for (int n = 0; n < 4; n++) mode[n] = (char)('0' + (like.mode >> (9 - 3 * n) & 7));
+        mode[4] = 0;
+        if (r >= 0) r = SYS5(fsconfig, fs, 1 /* SET_STRING */, "mode", mode, 0);
+    }
     char *text = TEXT(MAKE_MOUNT_OPTIONS), *end = text + LENGTH(MAKE_MOUNT_OPTIONS);
     while (r >= 0 && text < end) {
         char *key = text;
@@ -433,6 +444,10 @@ static i64 carry_out(struct op *op) {
     case OP_CLONE: return clone(op);
     case OP_UNSHARE: return SYS1(unshare, F(UNSHARE_FLAGS));
     case OP_SET_NS: return SYS2(setns, handle(F(SET_NS_SLOT)), F(SET_NS_FLAGS));
+    case OP_USER_NAMESPACE:
+        empty(F(USER_NAMESPACE_INTO));
+        return keep(F(USER_NAMESPACE_INTO), user_namespace(op));
+    case OP_NETLINK: return netlink(op);
     case OP_SET_HOSTNAME: return SYS2(sethostname, TEXT(SET_HOSTNAME_NAME), LENGTH(SET_HOSTNAME_NAME));
     case OP_SET_DOMAINNAME: return SYS2(setdomainname, TEXT(SET_DOMAINNAME_NAME), LENGTH(SET_DOMAINNAME_NAME));
     case OP_LOOPBACK_UP: return loopback_up();
@@ -458,6 +473,15 @@ static i64 carry_out(struct op *op) {
         SYS1(close, fd);
         return r;
     }
+    case OP_WRITE_PROC: return write_proc(TEXT(WRITE_PROC_PATH), TEXT(WRITE_PROC_DATA), LENGTH(WRITE_PROC_DATA));
+    case OP_OPEN_TARGET:
+        empty(F(OPEN_TARGET_INTO));
+        return keep(F(OPEN_TARGET_INTO),
+                    open_target(handle(F(OPEN_TARGET_DIR)), TEXT(OPEN_TARGET_PATH), (u64)F(OPEN_TARGET_MAKE)));
+    case OP_CHECK_FILE:
+        return check_file(handle(F(CHECK_FILE_SLOT)), (u32)F(CHECK_FILE_TYPE), (u64)F(CHECK_FILE_DEVICE));
+    case OP_MASK: return mask(TEXT(MASK_PATH), handle(F(MASK_NULL)));
+    case OP_COPY_UP: return copy_up(handle(F(COPY_UP_DIR)), handle(F(COPY_UP_SLOT)));
     case OP_MKDIR: return SYS3(mkdirat, handle(F(MKDIR_DIR)), TEXT(MKDIR_PATH), F(MKDIR_MODE));
     case OP_MKNOD:
         return SYS4(mknodat, handle(F(MKNOD_DIR)), TEXT(MKNOD_PATH), F(MKNOD_MODE), F(MKNOD_DEVICE));

@@ -2,8 +2,8 @@
 #ifndef BOXSHIP_OPS_H
 #define BOXSHIP_OPS_H
 
-#define OPS_FINGERPRINT 0x602340ae6ed61e0dUL
-#define OPS_COUNT 53
+#define OPS_FINGERPRINT 0xd53eeb2f66d445a3UL
+#define OPS_COUNT 60
 #define OPS_MAX_FIELDS 7
 #define OPS_MAX_SLOTS 512
 
@@ -56,29 +56,37 @@
 #define SET_NS_SLOT 0
 #define SET_NS_FLAGS 1
 
-#define OP_SET_HOSTNAME 15
+#define OP_USER_NAMESPACE 15
+#define USER_NAMESPACE_INTO 0
+#define USER_NAMESPACE_UIDS 1
+#define USER_NAMESPACE_GIDS 2
+
+#define OP_SET_HOSTNAME 16
 #define SET_HOSTNAME_NAME 0
 
-#define OP_SET_DOMAINNAME 16
+#define OP_SET_DOMAINNAME 17
 #define SET_DOMAINNAME_NAME 0
 
-#define OP_LOOPBACK_UP 17
+#define OP_LOOPBACK_UP 18
 
-#define OP_AWAIT 18
+#define OP_NETLINK 19
+#define NETLINK_REQUEST 0
+
+#define OP_AWAIT 20
 #define AWAIT_NAME 0
 #define AWAIT_INTO 1
 #define AWAIT_LISTENER 2
 
-#define OP_SEND_HANDLE 19
+#define OP_SEND_HANDLE 21
 #define SEND_HANDLE_SLOT 0
 
-#define OP_HOOK 20
+#define OP_HOOK 22
 #define HOOK_PATH 0
 #define HOOK_ARGV 1
 #define HOOK_ENV 2
 #define HOOK_TIMEOUT 3
 
-#define OP_OPEN 21
+#define OP_OPEN 23
 #define OPEN_INTO 0
 #define OPEN_DIR 1
 #define OPEN_PATH 2
@@ -86,78 +94,94 @@
 #define OPEN_RESOLVE 4
 #define OPEN_MODE 5
 
-#define OP_CLOSE 22
+#define OP_CLOSE 24
 #define CLOSE_SLOT 0
 
-#define OP_WRITE 23
+#define OP_WRITE 25
 #define WRITE_SLOT 0
 #define WRITE_DATA 1
 
-#define OP_WRITE_FILE 24
+#define OP_WRITE_FILE 26
 #define WRITE_FILE_DIR 0
 #define WRITE_FILE_PATH 1
 #define WRITE_FILE_DATA 2
 
-#define OP_MKDIR 25
+#define OP_WRITE_PROC 27
+#define WRITE_PROC_PATH 0
+#define WRITE_PROC_DATA 1
+
+#define OP_OPEN_TARGET 28
+#define OPEN_TARGET_INTO 0
+#define OPEN_TARGET_DIR 1
+#define OPEN_TARGET_PATH 2
+#define OPEN_TARGET_MAKE 3
+
+#define OP_CHECK_FILE 29
+#define CHECK_FILE_SLOT 0
+#define CHECK_FILE_TYPE 1
+#define CHECK_FILE_DEVICE 2
+
+#define OP_MKDIR 30
 #define MKDIR_DIR 0
 #define MKDIR_PATH 1
 #define MKDIR_MODE 2
 
-#define OP_MKNOD 26
+#define OP_MKNOD 31
 #define MKNOD_DIR 0
 #define MKNOD_PATH 1
 #define MKNOD_MODE 2
 #define MKNOD_DEVICE 3
 
-#define OP_SYMLINK 27
+#define OP_SYMLINK 32
 #define SYMLINK_TARGET 0
 #define SYMLINK_DIR 1
 #define SYMLINK_PATH 2
 
-#define OP_UNLINK 28
+#define OP_UNLINK 33
 #define UNLINK_DIR 0
 #define UNLINK_PATH 1
 #define UNLINK_FLAGS 2
 
-#define OP_CHOWN 29
+#define OP_CHOWN 34
 #define CHOWN_DIR 0
 #define CHOWN_PATH 1
 #define CHOWN_UID 2
 #define CHOWN_GID 3
 #define CHOWN_FLAGS 4
 
-#define OP_CHMOD 30
+#define OP_CHMOD 35
 #define CHMOD_DIR 0
 #define CHMOD_PATH 1
 #define CHMOD_MODE 2
 
-#define OP_DUPLICATE 31
+#define OP_DUPLICATE 36
 #define DUPLICATE_SLOT 0
 #define DUPLICATE_NUMBER 1
 
-#define OP_MOVE_HANDLE 32
+#define OP_MOVE_HANDLE 37
 #define MOVE_HANDLE_SLOT 0
 #define MOVE_HANDLE_INTO 1
 
-#define OP_MAKE_MOUNT 33
+#define OP_MAKE_MOUNT 38
 #define MAKE_MOUNT_INTO 0
 #define MAKE_MOUNT_TYPE 1
 #define MAKE_MOUNT_OPTIONS 2
 #define MAKE_MOUNT_ATTRIBUTES 3
+#define MAKE_MOUNT_LIKE 4
 
-#define OP_OPEN_TREE 34
+#define OP_OPEN_TREE 39
 #define OPEN_TREE_INTO 0
 #define OPEN_TREE_DIR 1
 #define OPEN_TREE_PATH 2
 #define OPEN_TREE_FLAGS 3
 
-#define OP_MOVE_MOUNT 35
+#define OP_MOVE_MOUNT 40
 #define MOVE_MOUNT_SLOT 0
 #define MOVE_MOUNT_DIR 1
 #define MOVE_MOUNT_PATH 2
 #define MOVE_MOUNT_FLAGS 3
 
-#define OP_SET_MOUNT_ATTRIBUTES 36
+#define OP_SET_MOUNT_ATTRIBUTES 41
 #define SET_MOUNT_ATTRIBUTES_DIR 0
 #define SET_MOUNT_ATTRIBUTES_PATH 1
 #define SET_MOUNT_ATTRIBUTES_FLAGS 2
@@ -166,33 +190,41 @@
 #define SET_MOUNT_ATTRIBUTES_PROPAGATION 5
 #define SET_MOUNT_ATTRIBUTES_USERNS 6
 
-#define OP_MOUNT 37
+#define OP_MOUNT 42
 #define MOUNT_SOURCE 0
 #define MOUNT_TARGET 1
 #define MOUNT_TYPE 2
 #define MOUNT_FLAGS 3
 #define MOUNT_DATA 4
 
-#define OP_UNMOUNT 38
+#define OP_UNMOUNT 43
 #define UNMOUNT_PATH 0
 #define UNMOUNT_FLAGS 1
 
-#define OP_FCH_DIR 39
+#define OP_MASK 44
+#define MASK_PATH 0
+#define MASK_NULL 1
+
+#define OP_COPY_UP 45
+#define COPY_UP_DIR 0
+#define COPY_UP_SLOT 1
+
+#define OP_FCH_DIR 46
 #define FCH_DIR_SLOT 0
 
-#define OP_CH_DIR 40
+#define OP_CH_DIR 47
 #define CH_DIR_PATH 0
 
-#define OP_CHECK_CWD 41
+#define OP_CHECK_CWD 48
 
-#define OP_PIVOT_ROOT 42
+#define OP_PIVOT_ROOT 49
 #define PIVOT_ROOT_NEW 0
 #define PIVOT_ROOT_OLD 1
 
-#define OP_CH_ROOT 43
+#define OP_CH_ROOT 50
 #define CH_ROOT_PATH 0
 
-#define OP_OPEN_TERMINAL 44
+#define OP_OPEN_TERMINAL 51
 #define OPEN_TERMINAL_MASTER 0
 #define OPEN_TERMINAL_SLAVE 1
 #define OPEN_TERMINAL_DIR 2
@@ -200,38 +232,38 @@
 #define OPEN_TERMINAL_COLUMNS 4
 #define OPEN_TERMINAL_ROWS 5
 
-#define OP_CONTROLLING_TERMINAL 45
+#define OP_CONTROLLING_TERMINAL 52
 #define CONTROLLING_TERMINAL_SLOT 0
 
-#define OP_BOUNDING_SET 46
+#define OP_BOUNDING_SET 53
 #define BOUNDING_SET_KEEP 0
 #define BOUNDING_SET_LAST 1
 
-#define OP_CAP_SET 47
+#define OP_CAP_SET 54
 #define CAP_SET_EFFECTIVE 0
 #define CAP_SET_PERMITTED 1
 #define CAP_SET_INHERITABLE 2
 
-#define OP_AMBIENT_SET 48
+#define OP_AMBIENT_SET 55
 #define AMBIENT_SET_RAISED 0
 #define AMBIENT_SET_LAST 1
 
-#define OP_SET_GROUPS 49
+#define OP_SET_GROUPS 56
 #define SET_GROUPS_GROUPS 0
 
-#define OP_SET_IDS 50
+#define OP_SET_IDS 57
 #define SET_IDS_UID 0
 #define SET_IDS_GID 1
 
-#define OP_SECCOMP 51
+#define OP_SECCOMP 58
 #define SECCOMP_FLAGS 0
 #define SECCOMP_FILTER 1
 #define SECCOMP_INTO 2
 
-#define OP_FIND_PROGRAM 52
+#define OP_FIND_PROGRAM 59
 #define FIND_PROGRAM_CANDIDATES 0
 
-#define OP_EXEC 53
+#define OP_EXEC 60
 #define EXEC_ARGV 0
 #define EXEC_ENV 1
 

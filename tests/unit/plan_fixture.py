@@ -14,7 +14,10 @@ class FixedHost(Host):
     directories = ("/proc/acpi", "/sys/firmware", "/data")
     files = ("/proc/kcore", "/proc/keys", "/etc/resolv.conf")
 
-    def path_kind(self, path: str) -> str:
+    def link_target(self, path: str) -> str:
+        return ""
+
+    def path_kind(self, path: str, *, follow: bool = True) -> str:
         return "directory" if path in self.directories else "file" if path in self.files else ""
 
 

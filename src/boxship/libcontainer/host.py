@@ -81,10 +81,17 @@ class Host:
         """Whether this process has the capability."""
         return bool(self.capabilities >> capability & 1)
 
-    def path_kind(self, path: str) -> str:
+    def link_target(self, path: str) -> str:
+        """What the link at a path of the host says, "" when it is none."""
+        try:
+            return os.readlink(path)
+        except OSError:
+            return ""  # not a link, or nothing: what is there is looked at when it is opened
+
+    def path_kind(self, path: str, *, follow: bool = True) -> str:
         """What is at a path of the host: "file" (anything but a directory), "directory", or "" for nothing."""
         try:
-            mode = os.stat(path).st_mode
+            mode = os.stat(path, follow_symlinks=follow).st_mode
         except OSError:
             return ""
         return "directory" if mode & 0o170000 == 0o040000 else "file"

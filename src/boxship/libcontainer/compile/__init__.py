@@ -5,7 +5,7 @@ lifecycle.
 Passes decide everything; the executor only carries out.
 """
 
-from . import devices, hooks, mounts, namespaces, process, rootfs
+from . import cgroup_mounts, devices, hooks, masks, mounts, namespaces, process, rootfs
 from .context import Context, Plan, Request
 
 TYPE_CHECKING = False
@@ -54,12 +54,13 @@ def compile_spec(
         devices.open_device_sources(c)
     namespaces.network_up(c)
     hooks.meet_runtime_hooks(c)
+    devices.attach_nodes(c)
     rootfs.attach_rootfs(c)
     mounts.mounts(c)
     devices.devices(c)
     devices.terminal(c)
     process.make_cwd(c)
-    mounts.cgroup_mounts(c)
+    cgroup_mounts.cgroup_mounts(c)
     hooks.create_container(c)
     rootfs.pivot(c)
 
@@ -67,8 +68,8 @@ def compile_spec(
     rootfs.propagation(c)
     namespaces.names(c)
     namespaces.sysctls(c)
-    mounts.read_only_paths(c)
-    mounts.masked_paths(c)
+    masks.read_only_paths(c)
+    masks.masked_paths(c)
     rootfs.read_only(c)
     process.session_keyring(c)
     process.scheduling(c)

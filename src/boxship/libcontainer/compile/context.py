@@ -1,11 +1,12 @@
 """What the passes share: the spec, the host, and the plan as it grows."""
 
-from errno import EEXIST
-
 from boxship.errors import InvalidArgument
-from boxship.libcontainer.plan.ops import CWD, Mkdir, Op, Open
-from boxship.linux.abi.mount import O_DIRECTORY, O_PATH, RESOLVE_IN_ROOT
+from boxship.libcontainer.plan.ops import CWD, MoveHandle, Op, Open, OpenTarget
+from boxship.linux.abi.mount import O_PATH, RESOLVE_IN_ROOT
 from boxship.linux.abi.process import NAMESPACES
+
+# OpenTarget's kinds.
+TARGET_FILE, TARGET_NO_FOLLOW = 1, 2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,11 +151,13 @@ class Context:
         self.scratch = self.slot()
         self.target = self.slot()
         self.tree = self.slot()
-        self.known: set[str] = set()
+        self.null = self.slot()
         self.rootfs_slots: list[int] = []
         self.legacy_rootfs: list[tuple[int, str, str, list[str]]] = []
         self.bind_sources: dict[int, int] = {}
+        self.id_maps: dict[tuple[str, str], int] = {}
         self.device_sources: dict[str, int] = {}
+        self.device_nodes = -1
         self.entered_cgroups = False
         self.later: list[tuple[str, Options]] = []  # mounts of cgroups that nothing depends on
         self.cgroup_slot = -1
@@ -169,6 +172,12 @@ class Context:
         self.slots += 1
         return self.slots - 1
 
+    def keep(self, slot: int) -> int:
+        """A slot of its own for a handle whose slot is used again."""
+        kept = self.slot()
+        self.add(MoveHandle(slot, kept))
+        return kept
+
     def purpose(self, text: str) -> None:
         """What the operations from here on are for: it becomes part of an error's address."""
         self.plan.purposes.append((len(self.plan.ops), text))
@@ -181,32 +190,12 @@ class Context:
     def open_in_root(self, into: int, path: str, flags: int = O_PATH, tolerate: "tuple[int, ...]" = ()) -> None:
         self.add(Open(into, self.root, path or ".", flags, RESOLVE_IN_ROOT, 0, tolerate=tolerate))
 
-    def make_directory(self, path: str) -> None:
-        """Emit the making of ``path`` (relative to the root, cleaned) and of what is above it; existing is fine."""
-        if not path or path in self.known:
-            return
-        parent, _, name = path.rpartition("/")
-        self.make_directory(parent)
-        self.known.add(path)
-        if parent:
-            self.open_in_root(self.scratch, parent, O_PATH | O_DIRECTORY)
-            self.add(Mkdir(self.scratch, name, 0o755, tolerate=(EEXIST,)))
-        else:
-            self.add(Mkdir(self.root, name, 0o755, tolerate=(EEXIST,)))
-
     def dev_slot(self) -> int:
         """A slot with /dev of the container, after its mounts were made."""
         if self.dev < 0:
             self.dev = self.slot()
-            self.open_in_root(self.dev, "dev", O_PATH | O_DIRECTORY)
+            self.add(OpenTarget(self.dev, self.root, "dev"))
         return self.dev
-
-    def covered(self, path: str) -> None:
-        """Something was mounted on ``path``: what is below it is no longer known to exist."""
-        prefix = path + "/" if path else ""
-        self.known = {known for known in self.known if not known.startswith(prefix)}
-        if path:
-            self.known.add(path)
 
 
 def clean(path: str) -> str:

@@ -12,23 +12,28 @@ from boxship.libcontainer.plan.ops import (
     CWD,
     Chmod,
     Chown,
+    MakeMount,
     Mknod,
     MoveMount,
+    OpenTarget,
     OpenTerminal,
     OpenTree,
     SendHandle,
+    SetMountAttributes,
     Symlink,
     Unlink,
 )
 from boxship.linux.abi.mount import (
     AT_EMPTY_PATH,
+    AT_SYMLINK_NOFOLLOW,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
     MOVE_MOUNT_F_EMPTY_PATH,
-    O_DIRECTORY,
-    O_PATH,
+    MOVE_MOUNT_T_EMPTY_PATH,
     OPEN_TREE_CLONE,
 )
 
-from .context import Context, clean
+from .context import TARGET_FILE, TARGET_NO_FOLLOW, Context, clean
 from .options import parse
 
 TYPE_CHECKING = False
@@ -79,15 +84,77 @@ def _wanted(c: Context) -> "dict[str, dict[str, Any]]":
     return devices
 
 
+def _number(path: str, device: "dict[str, Any]") -> int:
+    """makedev(3) of a device. Raises InvalidArgument naming what is wrong."""
+    kind = device.get("type", "")
+    if kind not in TYPES:
+        raise InvalidArgument(f"linux.devices: /{path} has the unknown type {kind!r}")
+    if kind == "p":
+        return 0
+    numbers = [device.get(key) for key in ("major", "minor")]
+    for key, value in zip(("major", "minor"), numbers, strict=True):
+        if not isinstance(value, int) or not 0 <= value < 1 << 32:
+            raise InvalidArgument(f"linux.devices: /{path}: {key} must be a number, not {value!r}")
+    return os.makedev(*numbers)  # type: ignore[arg-type]  # both are numbers here
+
+
+def _make(c: Context, at: int, name: str, path: str, device: "dict[str, Any]") -> None:
+    """mknod(2), then the owner; an existing node is kept (an image's, or a bind mount's)."""
+    number = _number(path, device)
+    mode = device.get("fileMode")
+    c.add(
+        Mknod(
+            at, name, TYPES[device["type"]] | (0o666 if mode is None else mode & 0o7777), number, tolerate=(EEXIST,)
+        )
+    )
+    uid, gid = device.get("uid") or 0, device.get("gid") or 0
+    if uid or gid:
+        c.add(Chown(at, name, uid, gid, AT_SYMLINK_NOFOLLOW))
+        if mode is not None:
+            c.add(Chmod(at, name, mode & 0o7777))  # a change of owner clears set-id bits
+
+
 def open_device_sources(c: Context) -> None:
-    """In a user namespace: the host's nodes as detached mounts."""
+    """In a user namespace mknod(2) makes nothing that can be opened: the nodes are made before, to be bound in.
+
+    By root on a tmpfs of the creator's user namespace, so they need not exist on the host and have the owners
+    that the spec says; without root the host's own nodes are taken.
+    """
     if not c.userns or not _has_own_dev(c):
         return
+    wanted = _wanted(c)
+    if c.privileged:
+        c.purpose("make the devices, to be bound into the user namespace")
+        c.device_nodes = c.slot()
+        c.add(MakeMount(c.device_nodes, "tmpfs", ["source", "tmpfs", "mode", "755"]))
+        for index, (path, device) in enumerate(wanted.items()):
+            owned = {**device, "uid": _host_id(c, "uid", device), "gid": _host_id(c, "gid", device)}
+            _make(c, c.device_nodes, str(index), path, owned)
+        return
     c.purpose("open the host's devices")
-    for path in _wanted(c):
+    for path in wanted:
         slot = c.slot()
         c.device_sources[path] = slot
         c.add(OpenTree(slot, CWD, "/" + path, OPEN_TREE_CLONE))
+
+
+def _host_id(c: Context, kind: str, device: "dict[str, Any]") -> int:
+    """The host's id for a device's owner, who is given as one of the container's."""
+    id = device.get(kind) or 0
+    for each in c.linux.get(kind + "Mappings") or ():
+        if each["containerID"] <= id < each["containerID"] + each["size"]:
+            return int(each["hostID"] + id - each["containerID"])
+    return int(id)
+
+
+def attach_nodes(c: Context) -> None:
+    """Before Linux 6.15 only an attached mount can be bound: below the root file system, where nobody sees it.
+
+    It goes with the old root.
+    """
+    if c.device_nodes >= 0:
+        c.purpose("attach the device nodes")
+        c.add(MoveMount(c.device_nodes, CWD, "/", MOVE_MOUNT_F_EMPTY_PATH))
 
 
 def devices(c: Context) -> None:
@@ -96,37 +163,34 @@ def devices(c: Context) -> None:
         return
     c.purpose("make devices")
     c.plan.nodes_first = not c.entered_cgroups
-    c.make_directory("dev")
     dev = c.dev_slot()
-    for path, device in _wanted(c).items():
-        parent, _, name = path.rpartition("/")
-        if parent == "dev":
-            at = dev
-        else:
-            c.purpose(f"make device /{path}")
-            c.make_directory(parent)
-            c.open_in_root(c.scratch, parent, O_PATH | O_DIRECTORY)
-            at = c.scratch
-        if path in c.device_sources:
-            c.add(Mknod(at, name, 0o100666, 0, tolerate=(EEXIST,)))
-            c.add(MoveMount(c.device_sources[path], at, name, MOVE_MOUNT_F_EMPTY_PATH))
+    for index, (path, device) in enumerate(_wanted(c).items()):
+        if c.device_nodes >= 0:
+            c.add(OpenTree(c.tree, c.device_nodes, str(index), OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW))
+            _bind(c, path, c.tree)
             continue
-        kind = device.get("type", "")
-        if kind not in TYPES:
-            raise InvalidArgument(f"linux.devices: /{path} has the unknown type {kind!r}")
-        mode = device.get("fileMode")
-        number = os.makedev(device.get("major", 0), device.get("minor", 0)) if kind != "p" else 0
-        c.add(Mknod(at, name, TYPES[kind] | (0o666 if mode is None else mode & 0o7777), number, tolerate=(EEXIST,)))
-        uid, gid = device.get("uid") or 0, device.get("gid") or 0
-        if uid or gid:
-            c.add(Chown(at, name, uid, gid, 0x100))
-            if mode is not None:
-                c.add(Chmod(at, name, mode & 0o7777))  # a change of owner clears set-id bits
+        if path in c.device_sources:
+            _bind(c, path, c.device_sources[path])
+            continue
+        parent, _, name = path.rpartition("/")
+        at = dev
+        if parent != "dev":
+            c.purpose(f"make device /{path}")
+            at = c.scratch
+            c.add(OpenTarget(at, c.root, parent))
+        _make(c, at, name, path, device)
     c.purpose("make the links in /dev")
     for name, target in DEFAULT_LINKS.items():
         if name == "ptmx":
             c.add(Unlink(dev, name, tolerate=(ENOENT,)))  # an image's own would be the host's (as runc does)
         c.add(Symlink(target, dev, name, tolerate=(EEXIST,)))
+
+
+def _bind(c: Context, path: str, slot: int) -> None:
+    """A node is for opening: nothing is executed from it."""
+    c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC))
+    c.add(OpenTarget(c.target, c.root, path, TARGET_FILE))
+    c.add(MoveMount(slot, c.target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
 
 
 def terminal(c: Context) -> None:
@@ -141,9 +205,10 @@ def terminal(c: Context) -> None:
         c.add(Chown(c.slave, "", uid, -1, AT_EMPTY_PATH))
     c.purpose("bind the terminal on /dev/console")
     dev = c.dev_slot()
-    c.add(Mknod(dev, "console", 0o100600, 0, tolerate=(EEXIST,)))
     c.add(OpenTree(c.tree, c.slave, "", OPEN_TREE_CLONE | AT_EMPTY_PATH))
-    c.add(MoveMount(c.tree, dev, "console", MOVE_MOUNT_F_EMPTY_PATH))
+    # A link that an image has there is not followed (CVE-2025-52565).
+    c.add(OpenTarget(c.target, dev, "console", TARGET_FILE | TARGET_NO_FOLLOW))
+    c.add(MoveMount(c.tree, c.target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
     c.add(SendHandle(master))
 
 

@@ -25,6 +25,7 @@ from boxship.libcontainer.plan.ops import (
     FindProgram,
     IoPriority,
     JoinSessionKeyring,
+    OpenTarget,
     Personality,
     Prctl,
     Scheduler,
@@ -66,7 +67,7 @@ def make_cwd(c: Context) -> None:
     path = clean(c.process.get("cwd") or "/")
     if path:
         c.purpose(f"make the working directory /{path}")
-        c.make_directory(path)
+        c.add(OpenTarget(c.scratch, c.root, path))
 
 
 def session_keyring(c: Context) -> None:

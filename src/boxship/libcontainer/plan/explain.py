@@ -98,6 +98,8 @@ CALLS = {
     "Clone": "clone3(CLONE_PARENT | {flags:clone}, cgroup={cgroup}) // the plan goes on in the child",
     "Unshare": "unshare({flags:clone})",
     "SetNs": "setns({slot}, {flags:clone})",
+    "UserNamespace": "{into} = openat2(/proc/PID/ns/user) of clone3(CLONE_NEWUSER) with {uids}, {gids}",
+    "Netlink": "sendto(socket(AF_NETLINK), {request})",
     "SetHostname": "sethostname({name})",
     "SetDomainname": "setdomainname({name})",
     "LoopbackUp": 'ioctl(SIOCSIFFLAGS, "lo", IFF_UP | IFF_RUNNING)',
@@ -108,6 +110,9 @@ CALLS = {
     "Close": "close({slot})",
     "Write": "write({slot}, {data})",
     "WriteFile": "write(openat2({dir}, {path}, O_WRONLY), {data})",
+    "WriteProc": 'write(openat2("/proc", {path}, O_WRONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV), {data})',
+    "OpenTarget": "{into} = openat2({dir}, {path}, O_PATH, RESOLVE_IN_ROOT) // {make:target} where missing",
+    "CheckFile": "fstat({slot}) // must be {type:filetype}, device {device:dev}",
     "Mkdir": "mkdirat({dir}, {path}, {mode:o})",
     "Mknod": "mknodat({dir}, {path}, {mode:o}, {device:dev})",
     "Symlink": "symlinkat({target}, {dir}, {path})",
@@ -116,13 +121,15 @@ CALLS = {
     "Chmod": "fchmodat({dir}, {path}, {mode:o})",
     "Duplicate": "dup3({slot}, {number})",
     "MoveHandle": "{into} = {slot}",
-    "MakeMount": "{into} = fsmount(fsopen({type}) with {options:pairs}, {attributes:attr})",
+    "MakeMount": "{into} = fsmount(fsopen({type}) with {options:pairs}, {attributes:attr}){like:like}",
     "OpenTree": "{into} = open_tree({dir}, {path}, {flags:tree})",
     "MoveMount": 'move_mount({slot}, "", {dir}, {path}, {flags:move})',
     "SetMountAttributes": "mount_setattr({dir}, {path}, {flags:tree}, "
-    "set={set:attr}, clear={clear:attr}, propagation={propagation:propagation})",
+    "set={set:attr}, clear={clear:attr}, propagation={propagation:propagation}{userns:userns})",
     "Mount": "mount({source}, {target}, {type}, {flags}, {data})",
     "Unmount": "umount2({path}, {flags})",
+    "Mask": "move_mount({null}, or an empty tmpfs for a directory, {path})",
+    "CopyUp": "{slot} gets a copy of what is in {dir}",
     "FchDir": "fchdir({slot})",
     "ChDir": "chdir({path})",
     "CheckCwd": "getcwd() // must be inside",
@@ -141,6 +148,7 @@ CALLS = {
     "Exec": "execve(it, {argv}, {env})",
 }
 
+_TYPES = {0o020000: "a character device", 0o040000: "a directory", 0o100000: "a regular file"}
 _PRCTL = {4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 38: "PR_SET_NO_NEW_PRIVS"}
 _BITS = {
     "clone": {
@@ -175,6 +183,14 @@ def _special(style: str, value: object) -> str:
             return str([int.from_bytes(value[i : i + 4], "little") for i in range(0, len(value), 4)])
         return f"<{len(value) // 8} instructions>"
     number = int(str(value))
+    if style == "like":
+        return f" // with the mode of {_slot(number)}" if number != -1 else ""
+    if style == "userns":
+        return f", userns={_slot(number)}" if number != -1 else ""
+    if style == "target":
+        return ("mkdirat, mknodat" if number & 1 else "mkdirat") + (" (links are not followed)" if number & 2 else "")
+    if style == "filetype":
+        return _TYPES.get(number, "any file")
     if style == "o":
         return f"0{number:o}" if number else "0"
     if style == "prctl":

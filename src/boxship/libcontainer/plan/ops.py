@@ -243,6 +243,14 @@ class SetNs(Op):
     flags: Flags = 0
 
 
+class UserNamespace(Op):
+    """A user namespace without a process, with these maps (user_namespaces(7)): an id map for SetMountAttributes."""
+
+    into: Slot
+    uids: Text
+    gids: Text
+
+
 class SetHostname(Op):
     """sethostname(2)."""
 
@@ -257,6 +265,12 @@ class SetDomainname(Op):
 
 class LoopbackUp(Op):
     """SIOCSIFFLAGS: the loopback interface of a new network namespace comes up."""
+
+
+class Netlink(Op):
+    """One rtnetlink(7) request in this network namespace, with NLM_F_ACK; its answer is the step's."""
+
+    request: Bytes
 
 
 # ── Meeting points ──
@@ -327,6 +341,37 @@ class WriteFile(Op):
     dir: Slot
     path: Text
     data: Text
+
+
+class WriteProc(Op):
+    """Write the text to an existing file below /proc, which must be the root of a proc file system.
+
+    EXDEV when something else is mounted there or on the way, or a magic link is in it.
+    """
+
+    path: Text
+    data: Text
+
+
+class OpenTarget(Op):
+    """Open a place below ``dir`` to be mounted on (O_PATH), and make the parts that are missing.
+
+    Links are followed as if ``dir`` were the root, also to where nothing is yet; magic links are refused.
+    ``make`` has bit 0 for a file as the missing last part (else a directory), bit 1 to leave a link there alone.
+    """
+
+    into: Slot
+    dir: Slot
+    path: Text
+    make: Flags = 0
+
+
+class CheckFile(Op):
+    """fstat(2): the file must be of this type, and this device where it is not 0; else EXDEV."""
+
+    slot: Slot
+    type: Int
+    device: Int = 0
 
 
 class Mkdir(Op):
@@ -401,12 +446,14 @@ class MakeMount(Op):
     """A detached mount of a new file system: fsopen(2), fsconfig(2) for each option, then create, fsmount(2).
 
     ``options`` are pairs of key and value; an empty value is an option that has none.
+    ``like`` is a slot whose directory's mode the root gets, unless the last OpenTarget has made that directory.
     """
 
     into: Slot
     type: Text
     options: Texts
     attributes: Flags = 0
+    like: Slot = -1
 
 
 class OpenTree(Op):
@@ -454,6 +501,20 @@ class Unmount(Op):
 
     path: Text
     flags: Flags
+
+
+class Mask(Op):
+    """Hide what is at a path: an empty read-only tmpfs over a directory, the slot ``null`` over another file."""
+
+    path: Text
+    null: Slot
+
+
+class CopyUp(Op):
+    """Copy what is in the directory ``dir`` into the detached mount in ``slot``: content, owners, modes."""
+
+    dir: Slot
+    slot: Slot
 
 
 class FchDir(Op):

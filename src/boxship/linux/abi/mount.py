@@ -67,7 +67,7 @@ PROPAGATION = {
 SUPERBLOCK = ("sync", "dirsync", "mand", "lazytime", "silent")
 
 # Words that say nothing to the kernel: the default, or a hint for another program.
-NOTHING = ("defaults", "async", "nomand", "nolazytime", "loud", "noiversion", "iversion", "remount", "acl", "noacl")
+NOTHING = ("defaults", "async", "nomand", "nolazytime", "loud", "noiversion", "iversion", "acl", "noacl")
 
 # The same attributes as flags of mount(2), for the fall-back.
 LEGACY_FLAGS = {

@@ -1,0 +1,91 @@
+"""Mounts of type cgroup: the container's own view of its cgroups.
+
+One mount on v2; on v1 a tmpfs with one mount for each hierarchy.
+With a cgroup namespace the kernel shows the container's part; without one it is bound from the host's.
+"""
+
+from errno import EEXIST
+
+from boxship.libcontainer.plan.ops import (
+    CWD,
+    MakeMount,
+    Mkdir,
+    MoveMount,
+    OpenTarget,
+    OpenTree,
+    SetMountAttributes,
+    Symlink,
+)
+from boxship.linux.abi.mount import (
+    AT_EMPTY_PATH,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MOVE_MOUNT_T_EMPTY_PATH,
+    OPEN_TREE_CLONE,
+)
+
+from . import namespaces
+from .context import Context
+from .options import Options
+
+ONTO = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+
+
+def cgroup_mounts(c: Context) -> None:
+    """As late as it may be: the creator makes the cgroups meanwhile."""
+    namespaces.enter_cgroups(c)
+    for target, options in c.later:
+        cgroup(c, target, options)
+
+
+def cgroup(c: Context, target: str, options: Options) -> None:
+    """Make one cgroup mount."""
+    layout = c.host.cgroups
+    own_namespace = "cgroup" in c.created
+    c.purpose(f"mount cgroup on /{target}")
+    if layout.mode == "none":
+        c.note(f"no cgroup is mounted on this host: /{target} stays empty")
+        return
+    if layout.mode == "v2":
+        c.add(OpenTarget(c.target, c.root, target))
+        if own_namespace:
+            pairs = ["source", "cgroup"]
+            for key, value in options.data:
+                pairs += (key, value or "")
+            c.add(MakeMount(c.tree, "cgroup2", pairs, options.set))
+        else:
+            c.add(OpenTree(c.tree, CWD, c.request.cgroup or layout.unified, OPEN_TREE_CLONE))
+            c.add(SetMountAttributes(c.tree, "", AT_EMPTY_PATH, options.set, options.clear))
+        c.add(MoveMount(c.tree, c.target, "", ONTO))
+        return
+    c.add(OpenTarget(c.target, c.root, target))
+    attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+    c.add(MakeMount(c.tree, "tmpfs", ["source", "tmpfs", "mode", "755"], attributes))
+    c.add(MoveMount(c.tree, c.target, "", ONTO))
+    above = c.slot()
+    c.open_in_root(above, target)
+    by_directory: dict[str, list[str]] = {}
+    for controller, directory in layout.v1.items():
+        by_directory.setdefault(directory, []).append(controller)
+    for directory, controllers in by_directory.items():
+        name = directory.rpartition("/")[2]
+        c.purpose(f"mount cgroup {','.join(controllers)} on /{target}/{name}")
+        c.add(Mkdir(above, name, 0o755))
+        if own_namespace:
+            pairs = ["source", "cgroup"]
+            for controller in controllers:
+                pairs += ("name", controller[5:]) if controller.startswith("name=") else (controller, "")
+            c.add(MakeMount(c.tree, "cgroup", pairs, options.set))
+        else:
+            source = c.request.cgroup_paths.get(controllers[0], directory)
+            c.add(OpenTree(c.tree, CWD, source, OPEN_TREE_CLONE))
+            c.add(SetMountAttributes(c.tree, "", AT_EMPTY_PATH, options.set, options.clear))
+        c.add(MoveMount(c.tree, above, name, MOVE_MOUNT_F_EMPTY_PATH))
+        for controller in controllers:
+            if controller != name and not controller.startswith("name=") and len(controllers) > 1:
+                c.add(Symlink(name, above, controller, tolerate=(EEXIST,)))
+    if options.set & MOUNT_ATTR_RDONLY:
+        c.add(SetMountAttributes(above, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY))

@@ -1,0 +1,86 @@
+"""Id-mapped mounts: a user namespace for each pair of maps, set on the detached mount (mount_setattr(2), Linux 5.12).
+
+Only who is privileged over a file system may map its ids: so this happens in the creator's namespaces, before the
+container's own user namespace is there.
+"""
+
+from boxship.errors import InvalidArgument
+from boxship.libcontainer.plan.ops import SetMountAttributes, UserNamespace
+from boxship.linux.abi.mount import AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_IDMAP
+
+from .context import Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from .options import Options
+
+
+def lines(maps: "Iterable[dict[str, Any]]", step: str) -> str:
+    """Maps as the text of /proc/PID/uid_map. Raises InvalidArgument naming the ``step`` of the JSON path."""
+    text = ""
+    for index, each in enumerate(maps):
+        values = [each.get(key) for key in ("containerID", "hostID", "size")]
+        for key, value in zip(("containerID", "hostID", "size"), values, strict=True):
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
+                raise InvalidArgument(f"{step}[{index}].{key}: must be a number from 0 to 2^32-1, not {value!r}")
+        text += f"{values[0]} {values[1]} {values[2]}\n"
+    return text
+
+
+def _option_lines(c: Context, kind: str, text: str, where: str) -> str:
+    """crun's ``idmap=uids=0-1-10#20-30-1;gids=...``: ranges of the file system, the mount, and the size.
+
+    An ``@`` before a range says that the middle number is an id of the container.
+    """
+    found = ""
+    for part in text.split(";"):
+        key, _, ranges = part.partition("=")
+        if key != kind:
+            continue
+        for each in ranges.split("#"):
+            relative = each.startswith("@")
+            numbers = each.removeprefix("@").split("-")
+            if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
+                raise InvalidArgument(f"{where}: {each!r} is not FROM-TO-SIZE")
+            first, second, size = map(int, numbers)
+            if relative:
+                second = _on_host(c, "uidMappings" if kind == "uids" else "gidMappings", second)
+            found += f"{first} {second} {size}\n"
+    return found
+
+
+def _on_host(c: Context, key: str, id: int) -> int:
+    for each in c.linux.get(key) or ():
+        if each["containerID"] <= id < each["containerID"] + each["size"]:
+            return int(each["hostID"] + id - each["containerID"])
+    return id
+
+
+def wanted(mount: "dict[str, Any]", options: "Options") -> bool:
+    return bool(options.idmap or mount.get("uidMappings") or mount.get("gidMappings"))
+
+
+def apply(c: Context, index: int, mount: "dict[str, Any]", options: "Options", slot: int) -> None:
+    """Give the detached mount in ``slot`` its id map: the mount's own, or else the container's."""
+    where = f"mounts[{index}] on {mount.get('destination')}"
+    if not c.privileged:
+        raise InvalidArgument(f"{where}: an id-mapped mount needs root", remedy="leave idmap and the mappings away")
+    if options.idmap_text:
+        uids = _option_lines(c, "uids", options.idmap_text, f"{where}: options: idmap")
+        gids = _option_lines(c, "gids", options.idmap_text, f"{where}: options: idmap")
+    else:
+        own = mount.get("uidMappings") or mount.get("gidMappings")
+        source, prefix = (mount, f"mounts[{index}].") if own else (c.linux, "linux.")
+        uids = lines(source.get("uidMappings") or (), prefix + "uidMappings")
+        gids = lines(source.get("gidMappings") or (), prefix + "gidMappings")
+    if not uids or not gids:
+        raise InvalidArgument(f"{where}: an id-mapped mount needs both uidMappings and gidMappings")
+    userns = c.id_maps.get((uids, gids))
+    if userns is None:
+        userns = c.id_maps[uids, gids] = c.slot()
+        c.add(UserNamespace(userns, uids, gids))
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if options.idmap == "ridmap" else 0)
+    c.add(SetMountAttributes(slot, "", flags, MOUNT_ATTR_IDMAP, 0, 0, userns))
