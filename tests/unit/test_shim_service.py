@@ -230,9 +230,10 @@ def test_the_exit_is_on_disk_before_it_is_published(stage: Stage) -> None:
 
 
 def test_what_the_bundle_tells_a_stranger(stage: Stage) -> None:
-    pid = stage.make(options=Any.pack(ShimOptions(runtime_root="/elsewhere")))
-    assert bundle_files.read(stage.bundle, "runtime-root") == b"/elsewhere"
-    assert bundle_files.read(stage.bundle, "init.pid") == str(pid).encode()
+    bundle_files.write(stage.bundle, "shim.pid", b"77\n/usual")
+    assert bundle_files.runtime_root(stage.bundle) == "/usual"
+    stage.make(options=Any.pack(ShimOptions(runtime_root="/elsewhere")))
+    assert bundle_files.runtime_root(stage.bundle) == "/elsewhere"
     assert bundle_files.read_exit(stage.bundle) is None
 
 

@@ -1,6 +1,6 @@
 """Bundles: the directory that a runtime is given, one for each task (runtime-spec, bundle.md).
 
-``<state>/io.containerd.runtime.v2.task/<namespace>/<id>/`` holds config.json, rootfs/, the link ``work``, and what
+``<state>/io.containerd.runtime.v2.task/<namespace>/<id>/`` holds config.json, rootfs/, for foreign shims the link ``work``, and what
 finds a live shim again: ``bootstrap.json`` (containerd 2's, with the runtime's name), ``address`` (containerd 1's,
 written by the shim).
 """
@@ -108,10 +108,13 @@ class Bundles:
         os.makedirs(self._work, mode=0o711, exist_ok=True)
         os.makedirs(self._state, mode=0o711, exist_ok=True)
 
-    def create(self, namespace: str, id: str, spec: bytes) -> Bundle:
-        """Both names must be identifiers, which makes them safe in a path. Raises AlreadyExists."""
+    def create(self, namespace: str, id: str, spec: bytes, *, work: bool = True) -> Bundle:
+        """Both names must be identifiers, which makes them safe in a path. Raises AlreadyExists.
+
+        ``work`` makes a directory for what the shim may keep across a reboot, too: ours keeps nothing.
+        """
         bundle = Bundle(namespace, id, os.path.join(self._state, namespace, id))
-        work = os.path.join(self._work, namespace, id)
+        directory = os.path.join(self._work, namespace, id)
         try:
             os.makedirs(os.path.dirname(bundle.path), mode=0o711, exist_ok=True)
             os.mkdir(bundle.path, 0o711)
@@ -119,8 +122,9 @@ class Bundles:
             raise AlreadyExists(f"task {id!r}: already exists") from None
         try:
             os.mkdir(os.path.join(bundle.path, "rootfs"), 0o711)
-            os.makedirs(work, mode=0o711, exist_ok=True)
-            os.symlink(work, os.path.join(bundle.path, "work"))
+            if work:
+                os.makedirs(directory, mode=0o711, exist_ok=True)
+                os.symlink(directory, os.path.join(bundle.path, "work"))
             with open(os.path.join(bundle.path, "config.json"), "wb") as file:
                 file.write(spec)
         except OSError as error:

@@ -99,7 +99,7 @@ class Shims:
 
     async def _start(self, namespace: str, id: str, runtime: str, spec: bytes, options: "Any | None") -> Shim:
         try:
-            bundle = self._bundles.create(namespace, id, spec)
+            bundle = self._bundles.create(namespace, id, spec, work=runtime != OURS)
             shim_log = None
             try:
                 if runtime != OURS:

@@ -15,13 +15,11 @@ SIGKILL = 9  # importing signal costs 5 ms
 
 def clean_up(id: str, bundle: str) -> bytes:
     """How the container ended, a DeleteResponse; one that its shim's death left running is killed (137)."""
-    root = bundle_files.read(bundle, "runtime-root").decode()
+    root = bundle_files.runtime_root(bundle)
     _end_shim(bundle)
-    if root and os.path.exists(f"{root}/{id}"):
-        # Without runtime-root no Create ever began.
-        _delete_container(root, id)
+    pid = _delete_container(root, id) if root and os.path.exists(f"{root}/{id}") else 0
     _unmount(bundle)
-    return bundle_files.read(bundle, "exit") or _killed(bundle)
+    return bundle_files.read(bundle, "exit") or _killed(pid)
 
 
 def _unmount(bundle: str) -> None:
@@ -37,16 +35,15 @@ def _unmount(bundle: str) -> None:
         detach_mount(os.fsencode(rootfs))
 
 
-def _killed(bundle: str) -> bytes:
+def _killed(pid: int) -> bytes:
     """What is known of a container whose shim wrote no exit: it is dead now."""
     from time import time_ns
 
     from ..api.task.task import DeleteResponse
     from ..protobuf import Timestamp
 
-    pid = bundle_files.read(bundle, "init.pid")
     return DeleteResponse(
-        pid=int(pid) if pid.isdigit() else 0,
+        pid=pid,
         exit_status=128 + SIGKILL,
         exited_at=Timestamp.from_ns(time_ns()),
     ).encode()
@@ -55,7 +52,7 @@ def _killed(bundle: str) -> bytes:
 def _end_shim(bundle: str) -> None:
     """A shim that is still there without containerd wanting it, and its socket."""
     path = bundle_files.read(bundle, "address").decode().removeprefix("unix://")
-    pid = bundle_files.read(bundle, "shim.pid")
+    pid = bundle_files.read(bundle, "shim.pid").partition(b"\n")[0]
     if pid.isdigit() and _is_shim_of(int(pid), bundle):
         os.kill(int(pid), SIGKILL)
     if path:
@@ -73,13 +70,18 @@ def _is_shim_of(pid: int, bundle: str) -> bool:
         return False
 
 
-def _delete_container(root: str, id: str) -> None:
+def _delete_container(root: str, id: str) -> int:
+    """The pid that its init had; 0 when somebody else deleted it first."""
     from ..libcontainer.container import Container
 
+    pid = 0
     try:
-        Container.load(id, root=root).delete(force=True)
+        container = Container.load(id, root=root)
+        pid = container.pid
+        container.delete(force=True)
     except NotFound:
-        return
+        pass  # another deleter was faster
     except BoxshipError:
         if os.path.exists(f"{root}/{id}"):
             raise
+    return pid

@@ -56,13 +56,9 @@ class Shim:
         self.loop = Loop()
         self.loop.on_error = self.broken  # one broken stream must not end the others, or lose the exit
         self.publisher = Publisher(self.loop, request.ttrpc_address, request.namespace)
+        self.runtime_root = f"{request.exec_root}/runtime/{request.namespace}"
         self.service = TaskService(
-            self.loop,
-            runtime,
-            self.publisher,
-            request.namespace,
-            f"{request.exec_root}/runtime/{request.namespace}",
-            self.shut_down,
+            self.loop, runtime, self.publisher, request.namespace, self.runtime_root, self.shut_down
         )
         services: dict[type, object] = {TaskV2: self.service, TaskV3: self.service}
         self.server = Server(self.loop, listener, services, traced)
@@ -194,5 +190,6 @@ def serve(request: StartShimRequest, listener: socket, path: str) -> None:
     from .runtime import LibcontainerRuntime
 
     settle(request)
-    bundle_files.write(request.bundle, "shim.pid", str(os.getpid()).encode())
-    Shim(request, listener, path, LibcontainerRuntime()).run()
+    shim = Shim(request, listener, path, LibcontainerRuntime())
+    bundle_files.write(request.bundle, "shim.pid", f"{os.getpid()}\n{shim.runtime_root}".encode())
+    shim.run()

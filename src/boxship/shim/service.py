@@ -123,7 +123,8 @@ class TaskService:
         stdio = Stdio(self._loop, request.stdin, request.stdout, request.stderr, request.terminal, log)
         task = Task(request.id, request.bundle, TaskProcess(request.id, "", stdio), log)
         try:
-            bundle_files.write(task.bundle, "runtime-root", root.encode())
+            if root != self._runtime_root:
+                bundle_files.write(task.bundle, "runtime-root", root.encode())
             streams = stdio.open(request.id, self._namespace, options.io_uid, options.io_gid)
             task.container = self._runtime.create(
                 request.id,
@@ -137,7 +138,6 @@ class TaskService:
             task.init.handle = task.container
             task.init.pid = task.container.pid
             stdio.attach(task.container.console)
-            bundle_files.write(task.bundle, "init.pid", str(task.init.pid).encode())
         except BaseException:
             if task.container is not None:
                 task.container.delete(force=True)
