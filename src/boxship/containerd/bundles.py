@@ -1,8 +1,8 @@
 """Bundles: the directory that a runtime is given, one for each task (runtime-spec, bundle.md).
 
-``<state>/io.containerd.runtime.v2.task/<namespace>/<id>/`` holds config.json, rootfs/, for foreign shims the link ``work``, and what
-finds a live shim again: ``bootstrap.json`` (containerd 2's, with the runtime's name), ``address`` (containerd 1's,
-written by the shim).
+``<state>/io.containerd.runtime.v2.task/<namespace>/<id>/`` holds config.json, rootfs/, what finds a live shim again:
+``bootstrap.json`` (containerd 2's, with the runtime's name), ``address`` (containerd 1's, written by the shim), and
+for other shims than ours the link ``work``.
 """
 
 import json
