@@ -36,6 +36,7 @@ def bundle() -> Iterator[str]:
         if busybox is None:
             raise SystemExit("needs a static busybox (Debian: busybox-static)")
         shutil.copy2(busybox, directory + "/rootfs/bin/true")
+        os.link(directory + "/rootfs/bin/true", directory + "/rootfs/bin/sleep")
         # The mount points of every image, so that no program has to make them in its first run.
         for name in ("proc", "dev", "sys"):
             os.mkdir(f"{directory}/rootfs/{name}")

@@ -1,4 +1,5 @@
-/* `boxship-runc` and `containerd-shim-boxship-v2`: find the Python beside this program and start it cold.
+/* `boxship-runc` and `containerd-shim-boxship-v2`: have a plan server of the same user do it (warm.h, the runtime only),
+ * or find the Python beside this program and start it cold.
  *
  * An installed console script would import the site of a whole environment first (25 ms with many packages).
  * `python -I -S` starts in 7 ms. Which module it imports is decided by the name that we were called by.
@@ -7,6 +8,7 @@
 #include "syscalls.h"
 
 #define PATH_SIZE 4096
+#define O_CLOEXEC 02000000
 
 static char self[PATH_SIZE], python[PATH_SIZE], entry[PATH_SIZE], library[PATH_SIZE];
 
@@ -20,6 +22,13 @@ static u64 length(const char *s) {
 static void append(char *to, const char *text) {
     u64 at = length(to);
     while (*text && at < PATH_SIZE - 1) to[at++] = *text++;
+    to[at] = 0;
+}
+
+/* The same for a buffer of another size. */
+static void append_to(char *to, u64 size, const char *text) {
+    u64 at = length(to);
+    while (*text && at < size - 1) to[at++] = *text++;
     to[at] = 0;
 }
 
@@ -98,25 +107,14 @@ static int find(const char *bin, const char *name) {
     "from boxship.coldstart import start\n" \
     "sys.exit(start(r,m,a,p))"
 
-__attribute__((used, noreturn)) static void start(i64 *stack) {
-    i64 argc = stack[0];
-    char **argv = (char **)(stack + 1), **env = argv + argc + 1;
-    char *code;
-    i64 r = SYS4(readlinkat, -100, "/proc/self/exe", self, PATH_SIZE - 1);
-    const char *called = argc ? argv[0] : "";
-    const char *name = ends_with(called, "containerd-shim-boxship-v2") ? "/shim/cold.py" : "/runtime/main.py";
-    if (r < 0) {
-        say("boxship: cannot read /proc/self/exe\n");
-        goto out;
-    }
-    directory_of(self);
-    if (!find(self, name)) {
-        say("boxship: the Python package is not installed beside ");
-        say(self);
-        say("\n");
-        goto out;
-    }
-    code = ends_with(name, "/cold.py") ? START("boxship.shim.cold") : START("boxship.runtime.main");
+#include "warm.h"
+
+/* Become Python, cold; returns when it cannot be executed. `env` is NULL-terminated, as argv is. */
+static void start_cold(const char *name, char *code, i64 argc, char **argv, char **env) {
+    i64 variables = 0;
+    while (env[variables]) variables++;
+    char *args[argc + 9], *all[variables + 2];
+    i64 n = 0, v = 0;
     entry[length(entry) - length(name)] = 0;
     directory_of(entry);
     append(python, self);
@@ -125,25 +123,69 @@ __attribute__((used, noreturn)) static void start(i64 *stack) {
         python[0] = 0;
         append(python, "/usr/bin/python3");
     }
-    {
-        char *args[argc + 9];
-        i64 n = 0;
-        args[n++] = python;
-        args[n++] = "-I";
-        args[n++] = "-S";
-        args[n++] = "-X";
-        args[n++] = "no_debug_ranges"; /* smaller code to load; tracebacks keep their line numbers */
-        args[n++] = "-c";
-        args[n++] = code;
-        args[n++] = entry; /* the directory that the package is in; the code takes it out of sys.argv again */
-        for (i64 i = 1; i < argc; i++) args[n++] = argv[i];
-        args[n] = 0;
-        SYS3(execve, python, args, env);
+    args[n++] = python;
+    args[n++] = "-I";
+    args[n++] = "-S";
+    args[n++] = "-X";
+    args[n++] = "no_debug_ranges"; /* smaller code to load; tracebacks keep their line numbers */
+    args[n++] = "-c";
+    args[n++] = code;
+    args[n++] = entry; /* the directory that the package is in; the code takes it out of sys.argv again */
+    for (i64 i = 1; i < argc; i++) args[n++] = argv[i];
+    args[n] = 0;
+    for (; v < variables; v++) all[v] = env[v];
+    if (!ends_with(reclaim, "=")) all[v++] = reclaim;
+    all[v] = 0;
+    SYS3(execve, python, args, all);
+}
+
+static int find_package(const char *name) {
+    i64 r = SYS4(readlinkat, -100, "/proc/self/exe", self, PATH_SIZE - 1);
+    if (r < 0) {
+        say("boxship: cannot read /proc/self/exe\n");
+        return 0;
     }
-    say("boxship: cannot execute ");
-    say(python);
+    directory_of(self);
+    if (find(self, name)) return 1;
+    say("boxship: the Python package is not installed beside ");
+    say(self);
     say("\n");
-out:
+    return 0;
+}
+
+#define RUNTIME "/runtime/main.py"
+#define SHIM "/shim/cold.py"
+
+static void remove_cold(char **env) {
+    char *argv[16] = {"boxship-runc"};
+    i64 argc = 1;
+    for (u32 at = 0; at < follow_up_size && argc < 15; at++) {
+        argv[argc++] = follow_up + at;
+        while (at < follow_up_size && follow_up[at]) at++;
+    }
+    if (argc < 2) return;
+    struct { u64 words[11]; } how = {{0}};
+    how.words[4] = 17;
+    i64 pid = SYS2(clone3, &how, sizeof how);
+    if (pid == 0) {
+        if (find_package(RUNTIME)) start_cold(RUNTIME, START("boxship.runtime.main"), argc, argv, env);
+        for (;;) SYS1(exit_group, 127);
+    }
+    if (pid > 0) SYS4(wait4, pid, 0, 0, 0);
+}
+
+__attribute__((used, noreturn)) static void start(i64 *stack) {
+    i64 argc = stack[0];
+    char **argv = (char **)(stack + 1), **env = argv + argc + 1;
+    int shim = ends_with(argc ? argv[0] : "", "containerd-shim-boxship-v2");
+    if (!shim) try_warm((int)argc, argv, env);
+    if (find_package(shim ? SHIM : RUNTIME)) {
+        if (shim) start_cold(SHIM, START("boxship.shim.cold"), argc, argv, env);
+        else start_cold(RUNTIME, START("boxship.runtime.main"), argc, argv, env);
+        say("boxship: cannot execute ");
+        say(python);
+        say("\n");
+    }
     for (;;) SYS1(exit_group, 127);
 }
 

@@ -79,6 +79,9 @@ typedef long i64;
 #define NR_getuid 102
 #define NR_getsockopt 55
 #define NR_set_mempolicy 238
+#define NR_geteuid 107
+#define NR_rt_sigtimedwait 128
+#define NR_execveat 322
 #elif defined(__aarch64__)
 #define NR_read 63
 #define NR_write 64
@@ -145,6 +148,9 @@ typedef long i64;
 #define NR_getuid 174
 #define NR_getsockopt 209
 #define NR_set_mempolicy 237
+#define NR_geteuid 175
+#define NR_rt_sigtimedwait 137
+#define NR_execveat 281
 #else
 #error "boxship's native programs know x86_64 and aarch64"
 #endif

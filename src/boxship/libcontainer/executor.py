@@ -25,7 +25,7 @@ from .plan.ops import Await, FindProgram
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .compile import Plan
 
@@ -36,6 +36,10 @@ F_ADD_SEALS, ALL_SEALS = 1033, 0xF  # seal, shrink, grow, write
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
 
 _image: bytes = b""
+
+spawn_elsewhere: "Callable[[int, int, tuple[int, int, int]], None] | None" = None
+"""Set where another process shall be the executor's parent (runtime/worker.py): it gets the descriptors of the image,
+the control socket and the standard streams (-1 is /dev/null), and must have sent them on when it returns."""
 
 
 class CommandFailed(StepFailed):
@@ -135,12 +139,17 @@ class Run:
         self.handle_received = -1
         self.times: list[int] = []
         self._stage = 0
+        self._elsewhere = False
         ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)
         self._socket: socket | None = ours
         opened: list[int] = []
         try:
             image = _memfd()
             opened.append(image)
+            if spawn_elsewhere is not None:
+                self._elsewhere = True
+                spawn_elsewhere(image, theirs.fileno(), stdio)
+                return
             control = fcntl(theirs.fileno(), F_DUPFD_CLOEXEC, LOWEST)
             opened.append(control)
             actions: list[tuple[int, int, int]] = []
@@ -312,7 +321,8 @@ class Run:
 
     def _reap_stage(self) -> None:
         stage, self._stage = self._stage, 0
-        _reap(stage)
+        if stage:  # else somebody else's child
+            _reap(stage)
 
     def close(self) -> None:
         """Let go of the control socket; closing twice is fine."""
@@ -322,7 +332,7 @@ class Run:
 
     def abort(self) -> None:
         """End and reap everything that this run has spawned."""
-        if not self.pid and self._socket is not None and self._stage:
+        if not self.pid and self._socket is not None and (self._stage or self._elsewhere):
             # The stage may be about to clone: its report, or its end, decides whether there is a child.
             try:
                 self._socket.shutdown(1)
@@ -339,14 +349,30 @@ class Run:
         if self._stage:
             self._reap_stage()
         if self.pid:
-            try:
-                os.kill(self.pid, 9)
-            except ProcessLookupError:
-                pass  # it ended by itself, as it does after it reported
-            _reap(self.pid)
+            self._end()
         if self.handle_received >= 0:
             os.close(self.handle_received)
             self.handle_received = -1
+
+
+    def _end(self) -> None:
+        """Kill what was cloned and wait until it is gone."""
+        pidfd = -1
+        try:
+            if self._elsewhere:
+                pidfd = os.pidfd_open(self.pid)
+            os.kill(self.pid, 9)
+        except ProcessLookupError:
+            pass  # it ended by itself, as it does after it reported
+        if not self._elsewhere:
+            _reap(self.pid)
+        elif pidfd >= 0:
+            from select import POLLIN, poll
+
+            end = poll()
+            end.register(pidfd, POLLIN)
+            end.poll()
+            os.close(pidfd)
 
 
 def _reap(pid: int) -> None:

@@ -25,6 +25,7 @@ class Host:
         "_kinds",
         "_limits",
         "_modules",
+        "_pid",
         "capabilities",
         "cgroups",
         "kernel",
@@ -54,13 +55,29 @@ class Host:
         self.oom_score_adj = oom_score_adj
         self._modules = modules
         self._kinds: dict[str, str] = {}
+        self._pid: int | str = "self"
+
+    def seen_by(self, pid: int, cgroups: "Layout", oom_score_adj: int) -> "Host":
+        """The same host for a process of the same privileges: where it is in the cgroups, and what it inherits."""
+        found = Host(
+            kernel=self.kernel,
+            last_capability=self.last_capability,
+            capabilities=self.capabilities,
+            user=self.user,
+            cgroups=cgroups,
+            oom_score_adj=oom_score_adj,
+            modules=self._modules,
+        )
+        found._kinds = self._kinds
+        found._pid = pid
+        return found
 
     # Few containers ask for these: they are looked up when one does.
 
     @property
     def limits(self) -> "dict[int, int]":
         if self._limits is None:
-            self._limits = _limits()
+            self._limits = _limits(self._pid)
         return self._limits
 
     @property
@@ -115,15 +132,15 @@ def _read(path: str, default: str) -> str:
         return default  # a kernel without that file: the caller's default says what follows
 
 
-def _limits() -> "dict[int, int]":
-    """Hard limits by number, from /proc/self/limits; unlimited ones are left out."""
+def _limits(pid: "int | str") -> "dict[int, int]":
+    """A process's hard limits by number, from /proc/PID/limits; unlimited ones are left out."""
     order = (
         "Max cpu time,Max file size,Max data size,Max stack size,Max core file size,Max resident set,Max processes,"
         "Max open files,Max locked memory,Max address space,Max file locks,Max pending signals,Max msgqueue size,"
         "Max nice priority,Max realtime priority,Max realtime timeout"
     ).split(",")
     limits = {}
-    for line in _read("/proc/self/limits", "").splitlines()[1:]:
+    for line in _read(f"/proc/{pid}/limits", "").splitlines()[1:]:
         name, values = line[:26].rstrip(), line[26:].split()
         if name in order and len(values) > 1 and values[1].isdigit():
             limits[order.index(name)] = int(values[1])

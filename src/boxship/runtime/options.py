@@ -106,6 +106,14 @@ VERBS: "dict[str, tuple[str, dict[str, tuple[str, str, str]], str]]" = {
         {"interval": ("", TEXT, "time between readings (5s)"), "stats": ("", BOOL, "print one reading and end")},
         "print a container's counters as JSON",
     ),
+    "serve": (
+        "",
+        {
+            "socket": ("", TEXT, "listen here (and set BOXSHIP_PLAN_SERVER to it where commands are given)"),
+            "detach": ("d", BOOL, "return when it can be asked"),
+        },
+        "keep workers warm, so that this user's commands need no interpreter start",
+    ),
     "spec": (
         "",
         {"bundle": ("b", TEXT, "where to write config.json"), "rootless": ("", BOOL, "for a user who is not root")},
