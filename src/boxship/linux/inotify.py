@@ -1,13 +1,13 @@
-"""inotify(7) for one directory, for the followers of a log.
+"""inotify(7): for the followers of a log, and for a server that must notice when its code is replaced.
 
-The one place of the engine that needs it; the ctypes binding is loaded when the first follower comes.
+The ctypes binding is loaded when it is first used.
 """
 
 from __future__ import annotations
 
 import os
 
-IN_MODIFY, IN_MOVED_TO, IN_CREATE, IN_DELETE_SELF = 0x2, 0x80, 0x100, 0x400
+IN_MODIFY, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF = 0x2, 0x80, 0x100, 0x200, 0x400
 IN_NONBLOCK, IN_CLOEXEC = 0o4000, 0o2000000
 
 

@@ -23,13 +23,23 @@ from _signal import (  # type: ignore[import-not-found]  # signal imports enum
 )
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 from mmap import mmap
-from select import POLLIN, poll
+from select import EPOLLEXCLUSIVE, EPOLLIN, POLLIN, epoll, poll
 
 from boxship.errors import AlreadyExists, FailedPrecondition, PermissionDenied
+from boxship.linux.inotify import (
+    IN_CLOEXEC,
+    IN_CREATE,
+    IN_DELETE,
+    IN_MODIFY,
+    IN_MOVED_TO,
+    IN_NONBLOCK,
+    inotify_add_watch,
+    inotify_init1,
+)
 
 MOST = 64
 LOOK_AROUND = 5000
-"""Milliseconds between two looks at the socket file."""
+"""Milliseconds between two looks at the socket file, and at our own code should nobody tell us that it changed."""
 REQUESTS = 2000
 """Of one worker's life: what a long life collects goes with it."""
 PACKAGES = ("cgroups", "compile", "plan", "seccomp")
@@ -91,10 +101,11 @@ class PlanServer:
         self._identity = self._socket_identity()
         self._notes, self._notes_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._life, self._life_in = os.pipe2(os.O_CLOEXEC)
-        self._states = mmap(-1, MOST)  # shared: a worker writes its own
+        self._states = mmap(-1, MOST + 1)  # shared: a worker writes its own; the last says that our code is old
         self._workers: dict[int, int] = {}  # pid: which byte of _states
         self._files = loaded_files()
         self._stamps = stamps(self._files)
+        self._changes = _watch({os.path.dirname(file) for file in self._files})
         self._ending = False
         self._least = max(2, min(8, len(os.sched_getaffinity(0))))
 
@@ -108,20 +119,22 @@ class PlanServer:
         set_wakeup_fd(self._notes_in, warn_on_full_buffer=False)
         ready = poll()
         ready.register(self._notes, POLLIN)
+        if self._changes >= 0:
+            ready.register(self._changes, POLLIN)
         while not self._ending and self._socket_identity() == self._identity and stamps(self._files) == self._stamps:
             self._keep_enough()
-            if ready.poll(LOOK_AROUND):
-                os.read(self._notes, 4096)
+            for fd, _ in ready.poll(LOOK_AROUND):
+                os.read(fd, 65536)
             self._reap()
+        self._states[MOST] = 1
         if self._socket_identity() == self._identity:
             os.unlink(self._path)
         os.close(self._life_in)  # workers that wait end now, others when they are done
 
     def _keep_enough(self) -> None:
-        states = self._states[:]
-        waiting = states.count(WAITS)
+        waiting = self._states[:MOST].count(WAITS)
         while len(self._workers) < MOST and (not waiting or len(self._workers) < self._least):
-            slot = self._states[:].index(FREE)
+            slot = self._states[:MOST].index(FREE)
             self._states[slot] = WAITS
             pid = os.fork()
             if pid == 0:
@@ -146,10 +159,10 @@ class PlanServer:
         """A worker's life: until the server has gone, our code is old, or enough others wait."""
         from .worker import Worker
 
-        worker = Worker([self._listener.fileno(), self._notes_in, self._life])
-        ready = poll()
-        ready.register(self._listener.fileno(), POLLIN)
-        ready.register(self._life, POLLIN)
+        ready = epoll()
+        worker = Worker([self._listener.fileno(), self._notes_in, self._life, ready.fileno()])
+        ready.register(self._listener.fileno(), EPOLLIN | EPOLLEXCLUSIVE)  # a client wakes one of us
+        ready.register(self._life, EPOLLIN)
         for _ in range(REQUESTS):
             if any(fd == self._life for fd, _ in ready.poll()):
                 return
@@ -158,14 +171,13 @@ class PlanServer:
             except BlockingIOError:
                 continue  # another was faster
             self._states[slot] = WORKS
-            if WAITS not in self._states[:]:
+            if WAITS not in self._states[:MOST]:
                 os.write(self._notes_in, b"w")
-            if stamps(self._files) != self._stamps:
+            if self._states[MOST]:
                 os.close(connection)  # the client starts cold, from the new code
-                os.write(self._notes_in, b"s")
                 return
-            worker.serve(socket(fileno=connection))
-            if self._states[:].count(WAITS) >= self._least:
+            worker.serve(socket(AF_UNIX, SOCK_SEQPACKET, 0, connection))
+            if self._states[:MOST].count(WAITS) >= self._least:
                 return
             self._states[slot] = WAITS
 
@@ -183,6 +195,17 @@ class PlanServer:
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def _watch(directories: "set[str]") -> int:
+    """An inotify descriptor that tells of changed code; -1 where this user may not have one more."""
+    try:
+        fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
+        for directory in directories:
+            inotify_add_watch(fd, directory, IN_MODIFY | IN_MOVED_TO | IN_CREATE | IN_DELETE)
+    except OSError:
+        return -1
+    return fd
 
 
 def _listen(path: str) -> socket:
