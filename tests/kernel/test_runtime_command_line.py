@@ -55,7 +55,7 @@ class Runtime:
 
 
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
+def runtime(door: str) -> Iterator[Runtime]:
     with new_bundle() as bundle:
         runtime = Runtime(bundle)
         try:

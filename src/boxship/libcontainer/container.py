@@ -573,8 +573,14 @@ class Container:
         store.remove(self.root, self.id)
         _run_hooks("poststop", self._record.get("hooks") or {}, self.state_json(STOPPED))
 
-    def _creator_lives(self) -> bool:
+    @property
+    def creator(self) -> "tuple[int, int]":
+        """(pid, start time) of the process that created it, as the host sees them."""
         pid, started = self._record.get("creator") or (0, 0)
+        return pid, started
+
+    def _creator_lives(self) -> bool:
+        pid, started = self.creator
         return bool(pid) and store.start_time(pid)[1] == started
 
     def _end_init(self) -> None:

@@ -77,6 +77,10 @@ def main(argv: "list[str]") -> int:
         manager = options.text("cgroup-manager") or ("cgroupfs" if os.geteuid() == 0 else "disabled")
         manager = "none" if manager == "disabled" else "cgroupfs"
         call = Call(os.path.abspath(options.text("root") or default_root()), log, flags, manager)
+        if "BOXSHIP_RECLAIM" in os.environ:
+            from .reclaim import reclaim
+
+            reclaim(verb, flags, call.root)
         return _handler(verb)(call)
     except BoxshipError as error:
         log.error(str(error))
