@@ -1,7 +1,8 @@
 """A cold start after a plan server's worker died in the middle of the same command.
 
-The launcher tells which worker it was and whether it had asked for a process already (native/warm.h). Its executor has
-ended with it, unless the container was complete; what it had made so far is found by the state's record of its creator.
+The launcher tells which worker it was and whether it had asked for a process already (native/warm.h).
+Its executor has ended with it, unless the container was complete; what it had made so far is found by the state's
+record of its creator.
 """
 
 import os
