@@ -139,6 +139,20 @@ static void empty(i64 slot) {
     slots[slot] = -1;
 }
 
+/* Closes what lies between the descriptors that are kept. */
+static i64 close_others(i64 last) {
+    for (u32 n = 0; n < OPS_MAX_SLOTS; n++)
+        if (n > last) slots[n] = -1;
+    for (i64 from = 3;;) {
+        i64 next = control >= from ? control : -1;
+        for (i64 n = 0; n <= last && n < OPS_MAX_SLOTS; n++)
+            if (slots[n] >= from && (next < 0 || slots[n] < next)) next = slots[n];
+        if (next < 0) return SYS3(close_range, from, ~0U, 0);
+        if (next > from) SYS3(close_range, from, next - 1, 0);
+        from = next + 1;
+    }
+}
+
 static i64 open_at(int dir, const char *path, u64 flags, u64 mode, u64 resolve) {
     struct { u64 flags, mode, resolve; } how = {flags | O_CLOEXEC, mode, resolve};
     i64 r;
@@ -465,6 +479,7 @@ static i64 carry_out(struct op *op) {
                     open_at(handle(F(OPEN_DIR)), TEXT(OPEN_PATH), (u64)F(OPEN_FLAGS), (u64)F(OPEN_MODE),
                             (u64)F(OPEN_RESOLVE)));
     case OP_CLOSE: empty(F(CLOSE_SLOT)); return 0;
+    case OP_CLOSE_OTHERS: return close_others(F(CLOSE_OTHERS_LAST));
     case OP_WRITE: return write_all(handle(F(WRITE_SLOT)), TEXT(WRITE_DATA), LENGTH(WRITE_DATA));
     case OP_WRITE_FILE: {
         i64 fd = open_at(handle(F(WRITE_FILE_DIR)), TEXT(WRITE_FILE_PATH), O_WRONLY, 0, 0);
@@ -595,7 +610,10 @@ static void read_segment(void) {
 __attribute__((used, noreturn)) static void start(void *stack) {
     (void)stack;
     control = (int)move_up(CONTROL);
-    SYS3(close_range, CONTROL, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
+    /* What the creator's caller forgot to close is none of the container's business, not while it is created either. */
+    SYS3(close_range, control, control, 4 /* CLOSE_RANGE_CLOEXEC */);
+    if (control > CONTROL) SYS3(close_range, CONTROL, control - 1, 0);
+    SYS3(close_range, control + 1, ~0U, 0);
     for (u32 n = 0; n < OPS_MAX_SLOTS; n++) slots[n] = -1;
     read_segment();
     for (step = 0; step < MOST_STEPS; step++) {

@@ -2,8 +2,8 @@
 #ifndef BOXSHIP_OPS_H
 #define BOXSHIP_OPS_H
 
-#define OPS_FINGERPRINT 0xd53eeb2f66d445a3UL
-#define OPS_COUNT 60
+#define OPS_FINGERPRINT 0x31a6ec38c35f3578UL
+#define OPS_COUNT 61
 #define OPS_MAX_FIELDS 7
 #define OPS_MAX_SLOTS 512
 
@@ -97,91 +97,94 @@
 #define OP_CLOSE 24
 #define CLOSE_SLOT 0
 
-#define OP_WRITE 25
+#define OP_CLOSE_OTHERS 25
+#define CLOSE_OTHERS_LAST 0
+
+#define OP_WRITE 26
 #define WRITE_SLOT 0
 #define WRITE_DATA 1
 
-#define OP_WRITE_FILE 26
+#define OP_WRITE_FILE 27
 #define WRITE_FILE_DIR 0
 #define WRITE_FILE_PATH 1
 #define WRITE_FILE_DATA 2
 
-#define OP_WRITE_PROC 27
+#define OP_WRITE_PROC 28
 #define WRITE_PROC_PATH 0
 #define WRITE_PROC_DATA 1
 
-#define OP_OPEN_TARGET 28
+#define OP_OPEN_TARGET 29
 #define OPEN_TARGET_INTO 0
 #define OPEN_TARGET_DIR 1
 #define OPEN_TARGET_PATH 2
 #define OPEN_TARGET_MAKE 3
 
-#define OP_CHECK_FILE 29
+#define OP_CHECK_FILE 30
 #define CHECK_FILE_SLOT 0
 #define CHECK_FILE_TYPE 1
 #define CHECK_FILE_DEVICE 2
 
-#define OP_MKDIR 30
+#define OP_MKDIR 31
 #define MKDIR_DIR 0
 #define MKDIR_PATH 1
 #define MKDIR_MODE 2
 
-#define OP_MKNOD 31
+#define OP_MKNOD 32
 #define MKNOD_DIR 0
 #define MKNOD_PATH 1
 #define MKNOD_MODE 2
 #define MKNOD_DEVICE 3
 
-#define OP_SYMLINK 32
+#define OP_SYMLINK 33
 #define SYMLINK_TARGET 0
 #define SYMLINK_DIR 1
 #define SYMLINK_PATH 2
 
-#define OP_UNLINK 33
+#define OP_UNLINK 34
 #define UNLINK_DIR 0
 #define UNLINK_PATH 1
 #define UNLINK_FLAGS 2
 
-#define OP_CHOWN 34
+#define OP_CHOWN 35
 #define CHOWN_DIR 0
 #define CHOWN_PATH 1
 #define CHOWN_UID 2
 #define CHOWN_GID 3
 #define CHOWN_FLAGS 4
 
-#define OP_CHMOD 35
+#define OP_CHMOD 36
 #define CHMOD_DIR 0
 #define CHMOD_PATH 1
 #define CHMOD_MODE 2
 
-#define OP_DUPLICATE 36
+#define OP_DUPLICATE 37
 #define DUPLICATE_SLOT 0
 #define DUPLICATE_NUMBER 1
 
-#define OP_MOVE_HANDLE 37
+#define OP_MOVE_HANDLE 38
 #define MOVE_HANDLE_SLOT 0
 #define MOVE_HANDLE_INTO 1
 
-#define OP_MAKE_MOUNT 38
+#define OP_MAKE_MOUNT 39
 #define MAKE_MOUNT_INTO 0
 #define MAKE_MOUNT_TYPE 1
 #define MAKE_MOUNT_OPTIONS 2
 #define MAKE_MOUNT_ATTRIBUTES 3
 #define MAKE_MOUNT_LIKE 4
 
-#define OP_OPEN_TREE 39
+#define OP_OPEN_TREE 40
 #define OPEN_TREE_INTO 0
 #define OPEN_TREE_DIR 1
 #define OPEN_TREE_PATH 2
 #define OPEN_TREE_FLAGS 3
 
-#define OP_MOVE_MOUNT 40
+#define OP_MOVE_MOUNT 41
 #define MOVE_MOUNT_SLOT 0
 #define MOVE_MOUNT_DIR 1
 #define MOVE_MOUNT_PATH 2
 #define MOVE_MOUNT_FLAGS 3
 
-#define OP_SET_MOUNT_ATTRIBUTES 41
+#define OP_SET_MOUNT_ATTRIBUTES 42
 #define SET_MOUNT_ATTRIBUTES_DIR 0
 #define SET_MOUNT_ATTRIBUTES_PATH 1
 #define SET_MOUNT_ATTRIBUTES_FLAGS 2
@@ -190,41 +193,41 @@
 #define SET_MOUNT_ATTRIBUTES_PROPAGATION 5
 #define SET_MOUNT_ATTRIBUTES_USERNS 6
 
-#define OP_MOUNT 42
+#define OP_MOUNT 43
 #define MOUNT_SOURCE 0
 #define MOUNT_TARGET 1
 #define MOUNT_TYPE 2
 #define MOUNT_FLAGS 3
 #define MOUNT_DATA 4
 
-#define OP_UNMOUNT 43
+#define OP_UNMOUNT 44
 #define UNMOUNT_PATH 0
 #define UNMOUNT_FLAGS 1
 
-#define OP_MASK 44
+#define OP_MASK 45
 #define MASK_PATH 0
 #define MASK_NULL 1
 
-#define OP_COPY_UP 45
+#define OP_COPY_UP 46
 #define COPY_UP_DIR 0
 #define COPY_UP_SLOT 1
 
-#define OP_FCH_DIR 46
+#define OP_FCH_DIR 47
 #define FCH_DIR_SLOT 0
 
-#define OP_CH_DIR 47
+#define OP_CH_DIR 48
 #define CH_DIR_PATH 0
 
-#define OP_CHECK_CWD 48
+#define OP_CHECK_CWD 49
 
-#define OP_PIVOT_ROOT 49
+#define OP_PIVOT_ROOT 50
 #define PIVOT_ROOT_NEW 0
 #define PIVOT_ROOT_OLD 1
 
-#define OP_CH_ROOT 50
+#define OP_CH_ROOT 51
 #define CH_ROOT_PATH 0
 
-#define OP_OPEN_TERMINAL 51
+#define OP_OPEN_TERMINAL 52
 #define OPEN_TERMINAL_MASTER 0
 #define OPEN_TERMINAL_SLAVE 1
 #define OPEN_TERMINAL_DIR 2
@@ -232,38 +235,38 @@
 #define OPEN_TERMINAL_COLUMNS 4
 #define OPEN_TERMINAL_ROWS 5
 
-#define OP_CONTROLLING_TERMINAL 52
+#define OP_CONTROLLING_TERMINAL 53
 #define CONTROLLING_TERMINAL_SLOT 0
 
-#define OP_BOUNDING_SET 53
+#define OP_BOUNDING_SET 54
 #define BOUNDING_SET_KEEP 0
 #define BOUNDING_SET_LAST 1
 
-#define OP_CAP_SET 54
+#define OP_CAP_SET 55
 #define CAP_SET_EFFECTIVE 0
 #define CAP_SET_PERMITTED 1
 #define CAP_SET_INHERITABLE 2
 
-#define OP_AMBIENT_SET 55
+#define OP_AMBIENT_SET 56
 #define AMBIENT_SET_RAISED 0
 #define AMBIENT_SET_LAST 1
 
-#define OP_SET_GROUPS 56
+#define OP_SET_GROUPS 57
 #define SET_GROUPS_GROUPS 0
 
-#define OP_SET_IDS 57
+#define OP_SET_IDS 58
 #define SET_IDS_UID 0
 #define SET_IDS_GID 1
 
-#define OP_SECCOMP 58
+#define OP_SECCOMP 59
 #define SECCOMP_FLAGS 0
 #define SECCOMP_FILTER 1
 #define SECCOMP_INTO 2
 
-#define OP_FIND_PROGRAM 59
+#define OP_FIND_PROGRAM 60
 #define FIND_PROGRAM_CANDIDATES 0
 
-#define OP_EXEC 60
+#define OP_EXEC 61
 #define EXEC_ARGV 0
 #define EXEC_ENV 1
 

@@ -385,7 +385,7 @@ def test_a_sigkill_reaches_a_paused_container(bundle: Bundle) -> None:
     if not container.cgroups.paths:
         pytest.skip("no cgroups here")
     container.pause()
-    with pytest.raises(FailedPrecondition, match="it is paused"):
+    with pytest.raises(FailedPrecondition, match="paused container"):
         container.exec({"args": ["true"], "cwd": "/"})
     container.kill(signal.SIGKILL)
     assert container.wait() == 137

@@ -213,10 +213,11 @@ def test_spec_features_explain_and_version_need_no_root(runtime: Runtime, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nosuchverb"], "unknown verb"),
         (["run", "--nosuch", "x"], "flag provided but not defined: --nosuch"),
         (["kill", "x", "NOSIGNAL"], "unknown signal"),
-        (["create"], "the container's id is missing"),
+        (["create"], '"create" requires exactly 1 argument(s), not 0'),
+        (["list", "x"], '"list" requires exactly 0 argument(s), not 1'),
+        (["list", "--quiet=maybe"], "must be true or false"),
         (["--log-format", "xml", "list"], "must be text or json"),
         (["state", "nosuch"], "does not exist"),
         (["update", "--pids-limit", "many", "x"], "not a number"),
@@ -228,6 +229,74 @@ def test_wrong_calls_get_one_clear_line(runtime: Runtime, words: "list[str]", me
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_command_ends_as_with_runc(runtime: Runtime) -> None:
+    done = runtime("nosuchverb", "-h", ok=False)
+    assert (done.returncode, "No help topic for 'nosuchverb'" in done.stderr) == (3, True)
+    assert runtime("help", "exec").stdout == runtime("exec", "--help").stdout
+
+
+def test_flags_may_follow_the_id(runtime: Runtime) -> None:
+    runtime.configure("true")
+    id = runtime.id("after")
+    runtime.create(id)
+    assert runtime("delete", id, "--force").stderr == ""
+    assert runtime("state", id, ok=False).returncode == 1
+
+
+def test_the_environment_has_each_name_once_and_a_home(runtime: Runtime) -> None:
+    runtime.configure("env", env=["A=1", "PATH=/bin", "HOME=", "A=2"])
+    assert runtime("run", runtime.id("env")).stdout.splitlines() == ["PATH=/bin", "A=2", "HOME=/root"]
+    runtime.configure("true", env=["NOVALUE"])
+    assert "process.env[0]: 'NOVALUE' has no '='" in runtime("run", runtime.id("bad"), ok=False).stderr
+
+
+def test_debug_says_what_was_done_step_by_step(runtime: Runtime) -> None:
+    runtime.configure("true")
+    assert "level=debug msg=\"step 1 of " in runtime("--debug", "run", runtime.id("debug")).stderr
+    done = runtime("--debug", "--log", "log", "--log-format", "json", "run", runtime.id("file"))
+    assert done.stderr == ""
+    lines = [json.loads(line) for line in (runtime.bundle.path / "log").read_text().splitlines()]
+    assert {line["level"] for line in lines} == {"debug"}
+    assert any(line["msg"].endswith("pivot into the root file system") for line in lines)
+
+
+def test_a_created_container_holds_no_descriptor_of_its_creator(runtime: Runtime) -> None:
+    runtime.configure("sleep", "100")
+    id = runtime.id("leak")
+    leaked = os.open("/etc", os.O_RDONLY)
+    command = [str(RUNTIME), "--root", runtime.bundle.root, "create", "-b", str(runtime.bundle.path), id]
+    actions = [(os.POSIX_SPAWN_DUP2, leaked, 7)]
+    actions += [(os.POSIX_SPAWN_OPEN, n, "/dev/null", os.O_RDWR, 0) for n in range(3)]
+    pid = os.posix_spawn(command[0], command, dict(os.environ), file_actions=actions)
+    os.close(leaked)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    held = f"/proc/{state(runtime, id)['pid']}/fd"
+    targets = {os.readlink(f"{held}/{fd}") for fd in os.listdir(held) if int(fd) > 2}
+    assert all(target.startswith("socket:") for target in targets), targets
+
+
+def test_exec_runs_in_a_cgroup_below_the_containers(runtime: Runtime) -> None:
+    id = runtime.id("sub")
+    runtime.configure("sleep", "100")
+    runtime.create(id)
+    runtime("start", id)
+    own = runtime("exec", id, "cat", "/proc/self/cgroup").stdout
+    cases = {"..": "bad sub cgroup path", "nosuch": "adding pid to", "what:/": "unknown controller"}
+    for wrong, message in cases.items():
+        refused = runtime("exec", "--cgroup", wrong, id, "true", ok=False)
+        assert (refused.returncode, message in refused.stderr) == (255, True), refused.stderr
+    assert runtime("exec", "--cgroup", "/", id, "cat", "/proc/self/cgroup").stdout == own
+
+
+def test_an_interpreter_that_is_missing_is_said(runtime: Runtime) -> None:
+    script = runtime.bundle.path / "rootfs" / "script"
+    script.write_text("#!/nosuch\n")
+    script.chmod(0o755)
+    runtime.configure("/script")
+    done = runtime("run", runtime.id("interpreter"), ok=False)
+    assert "exec /script: no such file or directory (the interpreter that it names is missing)" in done.stderr
 
 
 def test_invalid_json_is_said_with_its_place(runtime: Runtime) -> None:

@@ -23,6 +23,7 @@ from boxship.oci import cold_json
 
 from .compile import Plan, Request, compile_exec, compile_spec
 from .compile import hooks as compile_hooks
+from .compile.environment import has_home
 from .compile.home import home
 from .compile.namespaces import CGROUPS, IDS_MAPPED
 from .executor import Run
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from boxship.libcontainer.cgroups.manager import Manager, Stats
 
-OCI_VERSION = "1.2.0"
+OCI_VERSION = "1.3.0"
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 
 
@@ -369,17 +370,22 @@ class Container:
         *,
         stdio: "Stdio | Terminal | None" = None,
         preserve_fds: int = 0,
+        sub_cgroups: "dict[str, str] | None" = None,
+        ignore_paused: bool = False,
         trace: bool = False,
     ) -> Process:
         """Run one more process, given as runtime-spec's ``process``; returns when it was executed.
 
         Capabilities and noNewPrivileges are the container's unless the process names its own.
+        ``sub_cgroups`` are cgroups below the container's to run in, by v1 controller ("" for all of them, and v2).
+        With ``ignore_paused`` it is put into a paused container, and returns when that is resumed.
         Raises FailedPrecondition when the container does not run, StepFailed, CommandFailed.
         """
         stdio = stdio or Stdio()
         status = self.status()
-        if status not in (RUNNING, CREATED):
-            raise FailedPrecondition(f"cannot exec in container {self.id!r}: it is {status}")
+        if status not in (RUNNING, CREATED) and not (status == PAUSED and ignore_paused):
+            remedy = "resume it first, or use --ignore-paused" if status == PAUSED else ""
+            raise FailedPrecondition(f"cannot exec in a {status} container ({self.id!r})", remedy=remedy)
         spec = self.spec
         linux = spec.get("linux") or {}
         own = spec.get("process") or {}
@@ -393,6 +399,10 @@ class Container:
             flags |= NAMESPACES[namespace["type"]]
         flags &= ~NAMESPACES["time"]  # entered by the child only, and only by unshare's rules
         manager = self.cgroups
+        if sub_cgroups:
+            from .subcgroups import below
+
+            manager = below(manager, sub_cgroups, self._host.cgroups)
         request = Request(
             {"process": process, "linux": linux},
             id=self.id,
@@ -417,7 +427,7 @@ class Container:
         handles = [self._pidfd()]
         try:
             handles += [os.dup(fd) for fd in range(3, 3 + preserve_fds)]
-            handles += [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in manager.tasks_files()]
+            handles += (os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in manager.tasks_files())
             run = Run(stdio=triple, trace=trace)
             try:
                 run.extend(plan, handles)
@@ -649,16 +659,14 @@ def _wait_for_end(pidfd: int, milliseconds: int) -> bool:
 
 
 def read_spec(bundle: str, file: str = "") -> "dict[str, Any]":
-    """config.json of a bundle, or another file; raises NotFound, InvalidArgument."""
+    """config.json of a bundle, or another ``file`` instead; raises NotFound, InvalidArgument."""
     path = file or bundle + "/config.json"
     try:
         with open(path, "rb", buffering=0) as f:
             spec = cold_json.loads(f.read(), path)
     except FileNotFoundError as error:
-        raise NotFound(
-            f"JSON specification file {file or 'config.json'} not found in {bundle}",
-            remedy="make one with boxship-runc spec",
-        ) from error
+        what = f"{file} not found" if file else f"config.json not found in {bundle}"
+        raise NotFound(f"JSON specification file {what}", remedy="make one with boxship-runc spec") from error
     if not isinstance(spec, dict):
         raise InvalidArgument(f"{path}: must be a JSON object")
     return spec
@@ -675,9 +683,8 @@ def _rootfs(bundle: str, spec: "dict[str, Any]", mounts: "Sequence[tuple[str, st
 
 
 def _home(spec: "dict[str, Any]", uid: int, rootfs: str, mounts: "Sequence[tuple[str, str, Sequence[str]]]") -> str:
-    for variable in (spec.get("process") or {}).get("env") or ():
-        if variable.startswith("HOME="):
-            return ""
+    if has_home((spec.get("process") or {}).get("env") or ()):
+        return ""
     return home(uid, rootfs, mounts)
 
 

@@ -13,14 +13,14 @@ and the host's file can never be reached through /proc/PID/exe and overwritten (
 
 import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socketpair
-from errno import EACCES, ECHILD, ECONNRESET, EINTR, EISDIR, ENOENT, EPIPE, errorcode
+from errno import EACCES, ECHILD, ECONNRESET, EINTR, EISDIR, ENOENT, ENOEXEC, EPIPE, errorcode
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from struct import pack
 
 from boxship.errors import BoxshipError, Internal, StepFailed, Unavailable
 
 from .plan import codec
-from .plan.ops import Await, FindProgram
+from .plan.ops import Await, Exec, FindProgram
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -396,6 +396,16 @@ def failure(plan: "Plan", step: int, number: int) -> BoxshipError:
 
     if isinstance(op, FindProgram):
         return command_failed(plan, step, number)
+    if isinstance(op, Exec):
+        # The file is there and may be executed: ENOENT is its interpreter (or loader), ENOEXEC its format.
+        remedy_text = {ENOENT: "the interpreter that it names is missing", ENOEXEC: "it is no program for here"}
+        return CommandFailed(
+            f"exec {op.argv[0]}: {os.strerror(number).lower()}",
+            step=step + 1,
+            total=total,
+            errno=number,
+            remedy=remedy_text.get(number, ""),
+        )
     return StepFailed(
         f"step {step + 1} of {total}: {plan.purpose(step)}: {op!r}",
         step=step + 1,

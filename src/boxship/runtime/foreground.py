@@ -50,7 +50,7 @@ class Foreground:
             return None
         number = taken.si_signo
         if number == SIGWINCH and console >= 0:
-            _copy_size(console)
+            _copy_size(host_terminal(), console)
         elif number not in KEPT and not (console >= 0 and number in (SIGTTIN, SIGTTOU)):
             try:
                 os.kill(pid, number)
@@ -62,7 +62,9 @@ class Foreground:
         """Copy between our terminal and the process's, ours being raw meanwhile."""
         from select import POLLHUP, POLLIN, poll
 
-        restore = _make_raw(0)
+        terminal = host_terminal()
+        _plain_newlines(console)
+        restore = _make_raw(terminal)
         pidfd = os.pidfd_open(pid)
         try:
             poller = poll()
@@ -119,14 +121,31 @@ def _write_all(fd: int, data: bytes) -> None:
             raise
 
 
-def _copy_size(console: int) -> None:
+def host_terminal() -> int:
+    """Which of our standard streams is the terminal that a person sits at (any may be redirected); 0 if none is."""
+    for fd in (2, 1, 0):
+        if os.isatty(fd):
+            return fd
+    return 0
+
+
+def _plain_newlines(console: int) -> None:
+    """Our own terminal adds the carriage returns; with the container's doing so too there would be two."""
+    import termios
+
+    settings = termios.tcgetattr(console)
+    settings[1] &= ~termios.ONLCR
+    termios.tcsetattr(console, termios.TCSANOW, settings)
+
+
+def _copy_size(terminal: int, console: int) -> None:
     from fcntl import ioctl
 
     try:
-        size = ioctl(0, 0x5413, b"\0" * 8)  # TIOCGWINSZ
+        size = ioctl(terminal, 0x5413, b"\0" * 8)  # TIOCGWINSZ
         ioctl(console, 0x5414, size)  # TIOCSWINSZ
     except OSError:
-        return  # our input is no terminal: there is no size to follow
+        return  # none of our streams is a terminal: there is no size to follow
 
 
 def _make_raw(fd: int) -> "Callable[[], None]":

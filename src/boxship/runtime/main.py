@@ -5,10 +5,10 @@ import sys
 
 from boxship.errors import BoxshipError, InvalidArgument
 
-from .options import GLOBAL, VERBS, Parsed, parse, usage
+from .options import GLOBAL, VERBS, Parsed, check_operands, parse
 from .report import Log
 
-SPEC_VERSION = "1.2.0"
+SPEC_VERSION = "1.3.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,18 +18,17 @@ if TYPE_CHECKING:
 class Call:
     """One invocation: the global settings and the verb's own flags."""
 
-    __slots__ = ("cgroup_manager", "log", "options", "root")
+    __slots__ = ("cgroup_manager", "criu", "log", "options", "root")
 
-    def __init__(self, root: str, log: Log, options: Parsed, cgroup_manager: str) -> None:
+    def __init__(self, root: str, log: Log, options: Parsed, cgroup_manager: str, criu: str) -> None:
         self.root = root
         self.log = log
         self.options = options
         self.cgroup_manager = cgroup_manager
+        self.criu = criu
 
     def id(self) -> str:
-        """The container's id: the first operand."""
-        if not self.options.operands:
-            raise InvalidArgument("the container's id is missing")
+        """The container's id: the first operand, which `check_operands` has seen to be there."""
         return self.options.operands[0]
 
 
@@ -40,9 +39,9 @@ def default_root() -> str:
 
 
 def _version() -> str:
-    from .version import version
+    from .version import commit, version
 
-    return f"boxship-runc version {version()}\nspec: {SPEC_VERSION}\n"
+    return f"boxship-runc version {version()}\ncommit: {commit()}\nspec: {SPEC_VERSION}\n"
 
 
 def _handler(verb: str) -> "Callable[[Call], int]":
@@ -50,6 +49,38 @@ def _handler(verb: str) -> "Callable[[Call], int]":
     module = __import__(f"boxship.runtime.commands.{verb}", fromlist=["run"])
     function: Callable[[Call], int] = module.run
     return function
+
+
+def _help(verb: str) -> int:
+    from .help import usage
+
+    if verb and verb not in VERBS:
+        raise _unknown(verb)
+    print(usage(verb), end="")
+    return 0
+
+
+def _unknown(verb: str) -> InvalidArgument:
+    error = InvalidArgument(f"No help topic for {verb!r}", remedy="there is no such command, see boxship-runc --help")
+    error.cli_exit_code = 3  # type: ignore[attr-defined]  # as runc's command line library ends
+    return error
+
+
+def cgroup_manager(options: Parsed) -> str:
+    """The kind of cgroup manager that the global flags ask for. Raises InvalidArgument."""
+    rootless = options.text("rootless", "auto")
+    if rootless not in ("auto", "true", "false", "1", "0", "t", "f"):
+        raise InvalidArgument(f"--rootless {rootless!r}: must be true, false or auto")
+    manager = options.text("cgroup-manager")
+    if manager not in ("", "cgroupfs", "systemd", "disabled"):
+        raise InvalidArgument(f"--cgroup-manager {manager!r}: must be cgroupfs, systemd or disabled")
+    if options.flag("systemd-cgroup"):
+        manager = manager or "systemd"
+    if not manager:
+        # Without root there is no cgroup to make, unless somebody says that one was delegated.
+        ours = rootless in ("false", "0", "f") or (rootless == "auto" and os.geteuid() == 0)
+        manager = "cgroupfs" if ours else "disabled"
+    return "none" if manager == "disabled" else "cgroupfs"
 
 
 def main(argv: "list[str]") -> int:
@@ -63,20 +94,22 @@ def main(argv: "list[str]") -> int:
         if options.flag("version"):
             print(_version(), end="")
             return 0
-        if options.flag("help") or not options.operands or options.operands[0] == "help":
-            print(usage(), end="")
-            return 0
-        verb, rest = options.operands[0], options.operands[1:]
+        verb, rest = (options.operands or ["help"])[0], options.operands[1:]
+        if options.flag("help") or verb == "help":
+            return _help(rest[0] if verb == "help" and rest else "")
         if verb not in VERBS:
-            raise InvalidArgument(f"unknown verb {verb!r}", remedy="see boxship-runc --help")
-        flags = parse({**VERBS[verb][1], "help": GLOBAL["help"]}, rest, f"boxship-runc {verb}")
+            raise _unknown(verb)
+        flags = parse({**VERBS[verb][1], "help": GLOBAL["help"]}, rest, f"boxship-runc {verb}", verb)
         if flags.flag("help"):
-            print(usage(verb), end="")
-            return 0
-        # Without root there is no cgroup to make, unless somebody says that one was delegated.
-        manager = options.text("cgroup-manager") or ("cgroupfs" if os.geteuid() == 0 else "disabled")
-        manager = "none" if manager == "disabled" else "cgroupfs"
-        call = Call(os.path.abspath(options.text("root") or default_root()), log, flags, manager)
+            return _help(verb)
+        check_operands(verb, flags.operands)
+        call = Call(
+            os.path.abspath(options.text("root") or default_root()),
+            log,
+            flags,
+            cgroup_manager(options),
+            options.text("criu"),
+        )
         if "BOXSHIP_RECLAIM" in os.environ:
             from .reclaim import reclaim
 

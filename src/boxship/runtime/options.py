@@ -1,29 +1,34 @@
 """The flags of every verb, declared once, and the parser for them.
 
-As runc's: ``-name`` and ``--name`` are the same, a value follows as ``=value`` or as the next argument, flags end
-at the first operand (so a command's own flags are not ours).
+As runc's: ``-name`` and ``--name`` are the same, a value follows as ``=value`` or as the next argument.
+Flags may also follow the operands, except where what follows belongs to somebody else: exec's command, ps's options,
+kill's signal.
 """
 
 from boxship.errors import InvalidArgument
 
 BOOL, TEXT, NUMBER, LIST = "bool", "text", "number", "list"
 
-# name: (short name, kind, help)
-GLOBAL = {
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # name: (short name, kind, help)
+    Flags = dict[str, tuple[str, str, str]]
+
+GLOBAL: "Flags" = {
     "debug": ("", BOOL, "log more"),
     "log": ("", TEXT, "write errors to this file too"),
-    "log-format": ("", TEXT, "text or json"),
+    "log-format": ("", TEXT, "text (default) or json"),
     "root": ("", TEXT, "directory for the state of containers"),
-    "criu": ("", TEXT, "accepted for compatibility"),
-    "systemd-cgroup": ("", BOOL, "cgroupsPath is slice:prefix:name"),
+    "criu": ("", TEXT, "path of the criu program (default: the first in PATH)"),
+    "systemd-cgroup": ("", BOOL, "make cgroups by systemd; cgroupsPath is slice:prefix:name"),
     "cgroup-manager": ("", TEXT, "cgroupfs, systemd or disabled"),
-    "rootless": ("", TEXT, "true, false or auto"),
+    "rootless": ("", TEXT, "ignore missing permissions for cgroups: true, false or auto (default)"),
     "help": ("h", BOOL, "show this help"),
     "version": ("v", BOOL, "show the version"),
 }
-_CREATE = {
+_CREATE: "Flags" = {
     "bundle": ("b", TEXT, "directory with config.json (default: the working directory)"),
-    "config": ("f", TEXT, "another file than the bundle's config.json (as crun has it)"),
+    "config": ("f", TEXT, "another file instead of config.json"),
     "console-socket": ("", TEXT, "unix socket that the terminal's master is sent to"),
     "pidfd-socket": ("", TEXT, "unix socket that a pidfd of init is sent to"),
     "pid-file": ("", TEXT, "write init's pid to this file"),
@@ -31,22 +36,71 @@ _CREATE = {
     "no-new-keyring": ("", BOOL, "keep the session keyring"),
     "preserve-fds": ("", NUMBER, "hand descriptors 3 to 2+N on to the container"),
 }
-VERBS: "dict[str, tuple[str, dict[str, tuple[str, str, str]], str]]" = {
-    "create": ("ID", _CREATE, "create a container"),
-    "run": (
+_RUN: "Flags" = {
+    "detach": ("d", BOOL, "do not wait for the container"),
+    "keep": ("", BOOL, "do not delete the container after it ended"),
+    "no-subreaper": ("", BOOL, "do not adopt the container's orphans"),
+}
+# What checkpoint and restore have in common; both hand them on to CRIU.
+_CRIU: "Flags" = {
+    "image-path": ("", TEXT, "directory for the images (default: ./checkpoint)"),
+    "work-path": ("", TEXT, "directory for CRIU's logs and work files (default: the state directory)"),
+    "tcp-established": ("", BOOL, "allow open TCP connections"),
+    "ext-unix-sk": ("", BOOL, "allow connections to unix sockets of the outside"),
+    "shell-job": ("", BOOL, "allow a terminal that the outside holds"),
+    "lazy-pages": ("", BOOL, "move memory only when it is used, by userfaultfd(2)"),
+    "file-locks": ("", BOOL, "keep file locks"),
+    "manage-cgroups-mode": ("", TEXT, "soft (default), full, strict or ignore"),
+    "empty-ns": ("", LIST, "namespace whose properties are not kept (network)"),
+    "auto-dedup": ("", BOOL, "drop pages of parent images that newer ones replace"),
+}
+VERBS: "dict[str, tuple[str, Flags, str]]" = {
+    "checkpoint": (
         "ID",
         {
-            **_CREATE,
-            "detach": ("d", BOOL, "do not wait for the container"),
-            "keep": ("", BOOL, "do not delete the container after it ended"),
-            "no-subreaper": ("", BOOL, "accepted for compatibility"),
+            **_CRIU,
+            "parent-path": ("", TEXT, "images of an earlier --pre-dump"),
+            "leave-running": ("", BOOL, "let the container go on afterwards"),
+            "tcp-skip-in-flight": ("", BOOL, "leave out TCP connections that are being made"),
+            "link-remap": ("", BOOL, "link files again that were removed while open"),
+            "status-fd": ("", NUMBER, "descriptor that gets a NUL byte once lazy pages can be asked for"),
+            "page-server": ("", TEXT, "ADDRESS:PORT of the page server"),
+            "pre-dump": ("", BOOL, "write the memory only, and let the container go on"),
         },
-        "create, start, wait for and delete a container",
+        "save a running container to files",
+    ),
+    "create": ("ID", _CREATE, "create a container"),
+    "run": ("ID", {**_CREATE, **_RUN}, "create, start, wait for and delete a container"),
+    "restore": (
+        "ID",
+        {
+            **_CRIU,
+            **{name: _CREATE[name] for name in ("bundle", "config", "console-socket", "pid-file", "no-pivot")},
+            "detach": _RUN["detach"],
+            "no-subreaper": _RUN["no-subreaper"],
+            "lsm-profile": ("", TEXT, "TYPE:NAME of the security profile to restore with"),
+            "lsm-mount-context": ("", TEXT, "SELinux context for the mounts"),
+        },
+        "start a container from the files of a checkpoint",
     ),
     "start": ("ID", {}, "start a created container"),
     "state": ("ID", {}, "print a container's state as JSON"),
-    "kill": ("ID [SIGNAL]", {"all": ("a", BOOL, "signal every process of the container")}, "send a signal (TERM)"),
-    "delete": ("ID", {"force": ("f", BOOL, "kill it first; no error when it does not exist")}, "delete a container"),
+    "kill": (
+        "ID [SIGNAL]",
+        {
+            "all": ("a", BOOL, "signal every process of the container"),
+            "regex": ("r", BOOL, "ID is a regular expression: all containers that it matches"),
+        },
+        "send a signal (TERM)",
+    ),
+    "delete": (
+        "ID",
+        {
+            "force": ("f", BOOL, "kill it first; no error when it does not exist"),
+            "regex": ("r", BOOL, "ID is a regular expression: all containers that it matches"),
+        },
+        "delete a container",
+    ),
     "exec": (
         "ID COMMAND [ARGUMENTS]",
         {
@@ -65,8 +119,8 @@ VERBS: "dict[str, tuple[str, dict[str, tuple[str, str, str]], str]]" = {
             "no-new-privs": ("", BOOL, "set no_new_privs"),
             "cap": ("c", LIST, "add a capability"),
             "preserve-fds": _CREATE["preserve-fds"],
-            "cgroup": ("", LIST, "accepted for compatibility"),
-            "ignore-paused": ("", BOOL, "do not refuse a paused container"),
+            "cgroup": ("", LIST, "[CONTROLLER:]PATH of a cgroup below the container's to run in"),
+            "ignore-paused": ("", BOOL, "do not refuse a paused container: it runs once that is resumed"),
         },
         "run a process in a container",
     ),
@@ -95,9 +149,11 @@ VERBS: "dict[str, tuple[str, dict[str, tuple[str, str, str]], str]]" = {
             "memory": ("", TEXT, "memory limit in bytes"),
             "memory-reservation": ("", TEXT, "soft limit in bytes"),
             "memory-swap": ("", TEXT, "memory and swap limit in bytes"),
-            "kernel-memory": ("", TEXT, "accepted for compatibility"),
-            "kernel-memory-tcp": ("", TEXT, "accepted for compatibility"),
-            "pids-limit": ("", NUMBER, "highest number of processes"),
+            "kernel-memory": ("", TEXT, "no longer in the kernel: refused with a note"),
+            "kernel-memory-tcp": ("", TEXT, "no longer in the kernel: refused with a note"),
+            "pids-limit": ("", NUMBER, "highest number of processes, -1 for no limit"),
+            "l3-cache-schema": ("", TEXT, "Intel RDT: the L3 cache schema"),
+            "mem-bw-schema": ("", TEXT, "Intel RDT: the memory bandwidth schema"),
         },
         "change a container's limits",
     ),
@@ -120,7 +176,7 @@ VERBS: "dict[str, tuple[str, dict[str, tuple[str, str, str]], str]]" = {
         "write a default config.json",
     ),
     "features": ("", {}, "print what this runtime can do as JSON"),
-    "explain": ("BUNDLE", {"bundle": ("b", TEXT, "the same as the operand")}, "print the plan as system calls"),
+    "explain": ("[BUNDLE]", {"bundle": ("b", TEXT, "the same as the operand")}, "print the plan as system calls"),
 }
 
 
@@ -149,10 +205,14 @@ class Parsed:
         return value if isinstance(value, list) else []
 
 
-def parse(table: "dict[str, tuple[str, str, str]]", argv: "list[str]", where: str) -> Parsed:
-    """Flags up to the first operand; the rest are operands. Raises InvalidArgument naming the flag."""
+def parse(table: "Flags", argv: "list[str]", where: str, verb: str = "") -> Parsed:
+    """Flags and operands of a verb, or without one the global flags up to the verb.
+
+    Raises InvalidArgument naming the flag.
+    """
     parsed = Parsed()
     shorts = {short: name for name, (short, _, _) in table.items() if short}
+    to_the_first = not verb or " " in VERBS[verb][0]  # what follows the id is somebody else's
     at = 0
     while at < len(argv):
         word = argv[at]
@@ -160,15 +220,23 @@ def parse(table: "dict[str, tuple[str, str, str]]", argv: "list[str]", where: st
             at += 1
             break
         if not word.startswith("-") or word == "-":
-            break
+            if to_the_first:
+                break
+            parsed.operands.append(word)
+            at += 1
+            continue
         name, equals, value = word.lstrip("-").partition("=")
         name = shorts.get(name, name)
         at += 1
         if name not in table:
-            raise InvalidArgument(f"{where}: flag provided but not defined: {word.partition('=')[0]}")
+            raise InvalidArgument(
+                f"{where}: flag provided but not defined: {word.partition('=')[0]}", remedy=f"see {where} --help"
+            )
         kind = table[name][1]
         if kind == BOOL:
-            parsed.flags[name] = value.lower() not in ("false", "0", "f") if equals else True
+            if equals and value.lower() not in _TRUTH:
+                raise InvalidArgument(f"{where}: invalid value {value!r} for flag --{name}: must be true or false")
+            parsed.flags[name] = _TRUTH[value.lower()] if equals else True
             continue
         if not equals:
             if at >= len(argv):
@@ -181,29 +249,29 @@ def parse(table: "dict[str, tuple[str, str, str]]", argv: "list[str]", where: st
             try:
                 parsed.flags[name] = int(value, 0)
             except ValueError as error:
-                raise InvalidArgument(f"{where}: invalid value {value!r} for flag {word}: not a number") from error
+                raise InvalidArgument(f"{where}: invalid value {value!r} for flag --{name}: not a number") from error
         else:
             parsed.flags[name] = value
-    parsed.operands = argv[at:]
+    parsed.operands += argv[at:]
     return parsed
 
 
-def usage(verb: str = "") -> str:
-    """The help text of one verb, or of the program."""
-    if verb:
-        operands, table, text = VERBS[verb]
-        head = f"boxship-runc {verb} [flags] {operands}\n\n{text}\n\nflags:\n"
-        return head + _flags(table)
-    verbs = "".join(f"  {name:<10} {text}\n" for name, (_, _, text) in VERBS.items())
-    return (
-        "boxship-runc [global flags] VERB [flags] [operands]\n\nan OCI runtime, compatible with runc\n\nverbs:\n"
-        f"{verbs}\nglobal flags:\n{_flags(GLOBAL)}"
+_TRUTH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+
+
+def check_operands(verb: str, operands: "list[str]") -> None:
+    """Raises InvalidArgument for too few or too many, by the operands that the table shows."""
+    shown = VERBS[verb][0].split()
+    least = sum(not word.startswith("[") for word in shown[:1])
+    most = len(operands) if len(shown) > 1 else len(shown)
+    if least <= len(operands) <= most:
+        return
+    count = "a minimum of" if len(shown) > 1 else "exactly" if least == most else "at most"
+    raise InvalidArgument(
+        f'"{verb}" requires {count} {least if len(shown) > 1 else most} argument(s), not {len(operands)}',
+        remedy=_expected(verb),
     )
 
 
-def _flags(table: "dict[str, tuple[str, str, str]]") -> str:
-    lines = []
-    for name, (short, kind, text) in table.items():
-        spelled = f"--{name}" + (f", -{short}" if short else "") + ("" if kind == BOOL else " " + kind.upper())
-        lines.append(f"  {spelled:<32} {text}\n")
-    return "".join(lines)
+def _expected(verb: str) -> str:
+    return f"boxship-runc {verb} [flags] {VERBS[verb][0]}".rstrip()

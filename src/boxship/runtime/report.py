@@ -22,14 +22,18 @@ class Log:
         """Into the log, and for people on standard error."""
         if self.path:
             self._write("error", message)
-        os.write(2, f"boxship-runc: {message}\n".encode())
+        prefix = "" if message.startswith("boxship-runc ") else "boxship-runc: "
+        os.write(2, f"{prefix}{message}\n".encode())
+
+    def debug(self, message: str) -> None:
+        """What was done, for --debug: into the log, or on standard error when there is none."""
+        if self.debug_too:
+            self._write("debug", message)
 
     def warning(self, message: str) -> None:
         """Into the log if there is one; else on standard error only with --debug: it is the container's too."""
-        if self.path:
+        if self.path or self.debug_too:
             self._write("warning", message)
-        elif self.debug_too:
-            os.write(2, f"boxship-runc: {message}\n".encode())
 
     def _write(self, level: str, message: str) -> None:
         now = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
@@ -37,6 +41,9 @@ class Log:
             line = cold_json.dumps({"level": level, "msg": message, "time": now})
         else:
             line = f"time={cold_json.dumps(now)} level={level} msg={cold_json.dumps(message)}"
+        if not self.path:
+            os.write(2, line.encode() + b"\n")
+            return
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:

@@ -2,15 +2,27 @@
 
 import os
 
-from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument
+from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, StepFailed
 from boxship.libcontainer.process import INHERIT, Stdio, Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from boxship.libcontainer.compile import Plan
+
     from .main import Call
     from .options import Parsed
+    from .report import Log
+
+
+def debug_plan(log: "Log", plan: "Plan | None") -> None:
+    """With --debug, what the executor did, one line for each stretch of the plan."""
+    if not log.debug_too or plan is None:
+        return
+    total = len(plan.ops)
+    for first, text in plan.purposes:
+        log.debug(f"step {first + 1} of {total}: {text}")
 
 
 class StartFailed(BoxshipError):
@@ -20,7 +32,9 @@ class StartFailed(BoxshipError):
     """
 
     def __init__(self, what: str, error: BoxshipError, otherwise: int) -> None:
-        super().__init__(f"boxship-runc {what} failed: unable to start container process: {error}")
+        # What went wrong before there was a process (a bad configuration) is said without these words.
+        started = "unable to start container process: " if isinstance(error, StepFailed) else ""
+        super().__init__(f"boxship-runc {what} failed: {started}{error}")
         self.kind = error.kind
         self.code = error.code
         self.cli_exit_code = getattr(error, "exit_code", otherwise)
@@ -60,11 +74,13 @@ def streams(process: "dict[str, Any]", terminal: bool) -> "Stdio | Terminal":
     size = process.get("consoleSize") or {}
     if size.get("width"):
         return Terminal(int(size["width"]), int(size.get("height", 0)))
-    try:
-        columns, rows = os.get_terminal_size(0)
-    except OSError:
-        return Terminal()
-    return Terminal(columns, rows)
+    for fd in (0, 1, 2):
+        try:
+            columns, rows = os.get_terminal_size(fd)
+        except OSError:
+            continue  # redirected
+        return Terminal(columns, rows)
+    return Terminal()
 
 
 def send_console(path: str, console: int) -> None:
@@ -97,12 +113,15 @@ def write_pid_file(path: str, pid: int) -> None:
     """Write the pid; a reader sees the whole file or none."""
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        os.write(fd, str(pid).encode())
-    finally:
-        os.close(fd)
-    os.rename(temporary, path)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, str(pid).encode())
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise FailedPrecondition(f"write --pid-file {path}", cause=error.strerror or str(error)) from error
 
 
 def container_parts(call: "Call") -> "tuple[str, str, dict[str, Any], bool, int]":
@@ -110,8 +129,6 @@ def container_parts(call: "Call") -> "tuple[str, str, dict[str, Any], bool, int]
     from boxship.libcontainer.container import read_spec
 
     id = call.id()
-    if len(call.options.operands) > 1:
-        raise InvalidArgument(f"one operand is expected, the id; not {' '.join(call.options.operands)}")
     bundle = os.path.abspath(call.options.text("bundle", "."))
     spec = read_spec(bundle, call.options.text("config"))
     process = spec.get("process") or {}

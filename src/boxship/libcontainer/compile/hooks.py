@@ -5,7 +5,7 @@ before the program.
 """
 
 from boxship.errors import InvalidArgument
-from boxship.libcontainer.plan.ops import Await, Hook
+from boxship.libcontainer.plan.ops import Await, CloseOthers, Hook
 
 from .context import Context
 
@@ -54,6 +54,10 @@ def start_container(c: Context) -> None:
 
 
 def meet_start(c: Context) -> None:
-    """Created. The creator may go away now; the word to start comes from it or through the listening socket."""
+    """Created. The creator may go away now; the word to start comes from it or through the listening socket.
+
+    Only the listening socket and the descriptors to be handed on are still needed.
+    """
     c.purpose("wait for start")
+    c.add(CloseOthers(c.tasks - 1))
     c.add(Await(START, -1, c.listener))

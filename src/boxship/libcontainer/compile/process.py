@@ -47,6 +47,7 @@ from boxship.linux.abi.process import (
     SCHEDULERS,
 )
 
+from . import environment
 from .context import Context, clean
 
 DEFAULT_HOME = "/"
@@ -245,8 +246,9 @@ def filter_and_exec(c: Context, home: str) -> None:
         c.add(Prctl(PR_SET_NO_NEW_PRIVS, 1))
     for n in range(c.request.preserve_fds):
         c.add(Duplicate(c.preserved + n, 3 + n, tolerate=(EBADF,)))
-    env = list(c.process.get("env") or ())
-    if not any(variable.startswith("HOME=") for variable in env):
+    variables = c.process.get("env") or ()
+    env = environment.prepare(variables)
+    if not environment.has_home(variables):
         env.append("HOME=" + (home or DEFAULT_HOME))
     if c.request.terminal and not any(variable.startswith("TERM=") for variable in env):
         env.append("TERM=xterm")

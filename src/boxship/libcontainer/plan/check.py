@@ -13,6 +13,7 @@ from .ops import (
     Await,
     CapSet,
     Clone,
+    CloseOthers,
     Exec,
     FindProgram,
     MakeMount,
@@ -100,6 +101,8 @@ def _check_slots(plan: "Sequence[Op]", filled: "set[int]") -> None:
         for name, kind, value in fields:
             if kind == "Slot" and name in FILLS and value >= 0:
                 filled.add(value)
+        if isinstance(op, CloseOthers):
+            filled.intersection_update(range(op.last + 1))
         if isinstance(op, Await) and op.into >= 0:
             # How many handles come with the word is the creator's to know: as many as are used.
             filled.update(range(op.into, op.into + 64))

@@ -108,6 +108,7 @@ CALLS = {
     "Hook": "clone3(); execve({path}, {argv}, {env}); wait4()",
     "Open": "{into} = openat2({dir}, {path}, flags={flags:open}, resolve={resolve:resolve}, mode={mode:o})",
     "Close": "close({slot})",
+    "CloseOthers": "close_range(all but the slots up to {last})",
     "Write": "write({slot}, {data})",
     "WriteFile": "write(openat2({dir}, {path}, O_WRONLY), {data})",
     "WriteProc": 'write(openat2("/proc", {path}, O_WRONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV), {data})',

@@ -328,6 +328,12 @@ class Close(Op):
     slot: Slot
 
 
+class CloseOthers(Op):
+    """close_range(2) of all descriptors but the standard streams, the control socket and the slots up to ``last``."""
+
+    last: Int
+
+
 class Write(Op):
     """write(2) of the whole text to a slot."""
 

@@ -4,7 +4,16 @@ from boxship.errors import BoxshipError
 from boxship.libcontainer.container import Container
 
 from ..main import Call
-from ..start import StartFailed, check_terminal, container_parts, send_console, send_pidfd, streams, write_pid_file
+from ..start import (
+    StartFailed,
+    check_terminal,
+    container_parts,
+    debug_plan,
+    send_console,
+    send_pidfd,
+    streams,
+    write_pid_file,
+)
 
 
 def create(call: Call, *, detached: bool) -> "tuple[Container, bool]":
@@ -17,13 +26,14 @@ def create(call: Call, *, detached: bool) -> "tuple[Container, bool]":
         bundle,
         root=call.root,
         spec=spec,
-        keep_spec=bool(options.text("config")),
+        keep_spec=bool(options.text("config")),  # the bundle has the same, unless another file was named
         stdio=streams(spec.get("process") or {}, terminal),
         cgroup_manager=call.cgroup_manager,
         no_pivot=options.flag("no-pivot"),
         new_keyring=not options.flag("no-new-keyring"),
         preserve_fds=count,
     )
+    debug_plan(call.log, container.plan)
     try:
         for note in container.notes:
             call.log.warning(note)

@@ -7,7 +7,16 @@ from boxship.libcontainer.container import Container
 from boxship.oci import cold_json
 
 from ..main import Call
-from ..start import StartFailed, check_terminal, preserved, send_console, send_pidfd, streams, write_pid_file
+from ..start import (
+    StartFailed,
+    check_terminal,
+    debug_plan,
+    preserved,
+    send_console,
+    send_pidfd,
+    streams,
+    write_pid_file,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +29,11 @@ def _process(call: Call, container: Container) -> "dict[str, Any]":
     """The process to run: --process as it is, or the container's own with what the flags change."""
     options = call.options
     if options.text("process"):
-        with open(options.text("process"), "rb") as f:
-            value = cold_json.loads(f.read(), options.text("process"))
+        try:
+            with open(options.text("process"), "rb") as f:
+                value = cold_json.loads(f.read(), options.text("process"))
+        except OSError as error:
+            raise InvalidArgument(f"--process {options.text('process')}", cause=error.strerror or "") from error
         if not isinstance(value, dict):
             raise InvalidArgument(f"--process {options.text('process')}: must be a JSON object")
         return value
@@ -29,7 +41,7 @@ def _process(call: Call, container: Container) -> "dict[str, Any]":
     if arguments[:1] == ["--"]:
         arguments = arguments[1:]
     if not arguments:
-        raise InvalidArgument("process args cannot be empty")
+        raise InvalidArgument("exec args cannot be empty", remedy="name a command after the id, or use --process")
     process: dict[str, Any] = dict(container.spec.get("process") or {})
     process["args"] = arguments
     process["terminal"] = options.flag("tty")
@@ -40,11 +52,12 @@ def _process(call: Call, container: Container) -> "dict[str, Any]":
         process["apparmorProfile"] = options.text("apparmor")
     if "process-label" in options.flags:
         process["selinuxLabel"] = options.text("process-label")
-    if options.flag("no-new-privs"):
-        process["noNewPrivileges"] = True
+    if "no-new-privs" in options.flags:
+        process["noNewPrivileges"] = options.flag("no-new-privs")
     if options.texts("cap"):
-        sets = {name: list(names) for name, names in (process.get("capabilities") or {}).items()}
-        for name in CAPABILITY_SETS:
+        sets = {name: list(names or ()) for name, names in (process.get("capabilities") or {}).items()}
+        # Ambient ones must be inheritable too (capabilities(7)): only a container that has some passes ours on.
+        for name in (*CAPABILITY_SETS, "ambient") if "inheritable" in sets else CAPABILITY_SETS:
             sets[name] = [*sets.get(name, []), *options.texts("cap")]
         process["capabilities"] = sets
     user = dict(process.get("user") or {})
@@ -56,16 +69,28 @@ def _process(call: Call, container: Container) -> "dict[str, Any]":
         except ValueError as error:
             raise InvalidArgument(f"--user {options.text('user')!r}: must be UID[:GID] in numbers") from error
     if options.texts("additional-gids"):
-        user["additionalGids"] = [int(gid) for gid in options.texts("additional-gids")]
+        more = options.texts("additional-gids")
+        if not all(gid.isdigit() for gid in more):
+            raise InvalidArgument(f"--additional-gids {' '.join(more)}: must be numbers, from 0 on")
+        user["additionalGids"] = [*(user.get("additionalGids") or ()), *map(int, more)]
     process["user"] = user
     return process
 
 
+def _sub_cgroups(call: Call) -> "dict[str, str]":
+    given = call.options.texts("cgroup")
+    if not given:
+        return {}
+    from boxship.libcontainer.subcgroups import parse
+
+    return parse(given)
+
+
 def run(call: Call) -> int:
     options = call.options
-    container = Container.load(call.id(), root=call.root)
     detached = options.flag("detach")
     try:
+        container = Container.load(call.id(), root=call.root)
         process = _process(call, container)
         terminal = bool(process.get("terminal")) or options.flag("tty")
         check_terminal(options, terminal, detached)
@@ -75,19 +100,26 @@ def run(call: Call) -> int:
             from ..foreground import Foreground
 
             signals = Foreground()
-        started = container.exec(process, stdio=streams(process, terminal), preserve_fds=count)
+        started = container.exec(
+            process,
+            stdio=streams(process, terminal),
+            preserve_fds=count,
+            sub_cgroups=_sub_cgroups(call),
+            ignore_paused=options.flag("ignore-paused"),
+        )
+        debug_plan(call.log, container.plan)
+        console = started.console
+        try:
+            if options.text("console-socket"):
+                send_console(options.text("console-socket"), console)
+                console = -1
+            if options.text("pidfd-socket"):
+                send_pidfd(options.text("pidfd-socket"), started.pid)
+            if options.text("pid-file"):
+                write_pid_file(options.text("pid-file"), started.pid)
+        except BaseException:
+            os.kill(started.pid, 9)
+            raise
     except BoxshipError as error:
         raise StartFailed("exec", error, 255) from error
-    console = started.console
-    try:
-        if options.text("console-socket"):
-            send_console(options.text("console-socket"), console)
-            console = -1
-        if options.text("pidfd-socket"):
-            send_pidfd(options.text("pidfd-socket"), started.pid)
-        if options.text("pid-file"):
-            write_pid_file(options.text("pid-file"), started.pid)
-    except BaseException:
-        os.kill(started.pid, 9)
-        raise
     return 0 if signals is None else signals.wait(started.pid, console)

@@ -2,7 +2,7 @@
 
 import os
 
-from boxship.errors import AlreadyExists
+from boxship.errors import AlreadyExists, NotFound
 from boxship.oci import cold_json
 
 from ..main import SPEC_VERSION, Call
@@ -26,9 +26,9 @@ MOUNTS = (
 )
 
 
-def default(*, rootless: bool = False) -> "dict[str, Any]":
+def default(*, rootless: bool = False, cgroup_namespace: bool = True) -> "dict[str, Any]":
     """The default spec: a shell on a terminal in a read-only root."""
-    namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
+    namespaces = ["pid", "network", "ipc", "uts", "mount", *(["cgroup"] if cgroup_namespace else [])]
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in namespaces],
         "maskedPaths": list(MASKED),
@@ -42,14 +42,14 @@ def default(*, rootless: bool = False) -> "dict[str, Any]":
         mounts.append(mount)
     if rootless:
         # A user's own namespace: no network of its own (nobody could connect it), /sys bound from the host.
-        linux["namespaces"] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")]
+        linux["namespaces"] = [{"type": kind} for kind in [*namespaces, "user"] if kind != "network"]
         linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
         linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
         for mount in mounts:
-            mount["options"] = [word for word in mount.get("options") or () if not word.startswith("gid=")]
-        mounts = [mount for mount in mounts if mount["type"] not in ("sysfs", "cgroup")]
-        options = ["rbind", "nosuid", "noexec", "nodev", "ro"]
-        mounts.append({"destination": "/sys", "type": "none", "source": "/sys", "options": options})
+            if mount["type"] == "sysfs":
+                mount.update(type="none", source="/sys", options=["rbind", "nosuid", "noexec", "nodev", "ro"])
+            elif "options" in mount:
+                mount["options"] = [word for word in mount["options"] if not word.startswith("gid=")]
     else:
         linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
     return {
@@ -72,11 +72,17 @@ def default(*, rootless: bool = False) -> "dict[str, Any]":
 
 
 def run(call: Call) -> int:
-    path = os.path.join(call.options.text("bundle", "."), "config.json")
+    bundle = call.options.text("bundle", ".")
+    if not os.path.isdir(bundle):
+        raise NotFound(f"--bundle {bundle}: no such directory")
+    path = os.path.join(bundle, "config.json")
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError as error:
         raise AlreadyExists(f"file {path} exists", remedy="remove it first") from error
+    # A cgroup namespace only where the whole host is on v2, as runc has it: on v1 programs expect the host's paths.
+    unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+    spec = default(rootless=call.options.flag("rootless"), cgroup_namespace=unified)
     with open(fd, "w") as f:
-        f.write(cold_json.dumps_indented(default(rootless=call.options.flag("rootless"))) + "\n")
+        f.write(cold_json.dumps_indented(spec) + "\n")
     return 0
