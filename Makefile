@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard native/*.c native/*.h)
 
-.PHONY: setup run test lint types bench docs clean
+V2_TESTS ?= tests/kernel/test_containers.py tests/kernel/test_resources.py tests/kernel/test_runtime_command_line.py \
+	tests/kernel/test_containers_without_root.py tests/unit/test_device_rules.py
+
+.PHONY: setup run test test-v2 lint types bench docs clean
 
 setup: $(STAMP)
 
@@ -30,6 +33,10 @@ test: setup
 	$(BIN)/python tests/peers.py
 	$(MAKE) lint types
 	$(BIN)/python -m pytest -q $(PYTEST_FLAGS)
+
+# The runtime's kernel tests on a host with cgroup v2 only: a virtual machine with Debian's kernel (tests/vm).
+test-v2: setup
+	$(BIN)/python tests/vm/machine.py -- $(BIN)/python -m pytest -q -p no:cacheprovider $(V2_TESTS)
 
 bench: setup
 	$(BIN)/python benchmarks/run.py

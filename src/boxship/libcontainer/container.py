@@ -32,7 +32,7 @@ from .idmap import host_id, write_maps
 from .plan import codec
 from .plan.ops import Await
 from .process import Process, Stdio, Terminal, stdio_owners, wait
-from .resources import cgroup_path, for_cgroups
+from .resources import before_entering, cgroup_owner, cgroup_path, for_cgroups, for_update
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Container:
 
     @property
     def cgroups(self) -> "Manager":
-        return cgroups.from_paths(self._host.cgroups, self._record.get("cgroups") or {})
+        return cgroups.from_paths(self._host.cgroups, self._record.get("cgroups") or {}, self._record.get("unit"))
 
     # ── Creating ──
 
@@ -106,7 +106,7 @@ class Container:
 
         A ``spec`` that is given is kept with the state, for a later exec, unless ``keep_spec`` is False because the
         bundle holds the same.
-        ``cgroup_manager`` is "cgroupfs" or "none".
+        ``cgroup_manager`` is "cgroupfs", "systemd" (a scope asked for over D-Bus) or "none".
         ``preserve_fds`` hands the caller's descriptors 3, 4, ... to the program.
         With ``trace``, ``times`` has the clock (CLOCK_MONOTONIC nanoseconds) at each step of ``plan``.
         Raises InvalidArgument, AlreadyExists, StepFailed, or what the cgroups raise; nothing is left then.
@@ -173,6 +173,7 @@ class Container:
         if record["own_config"]:
             store.write(directory, store.CONFIG, spec)
         manager = self._manager(spec, cgroup_manager)
+        manager.claim()
         tasks = manager.tasks_files()
         request.tasks = len(tasks)
         request.cgroup = manager.directory()
@@ -183,9 +184,15 @@ class Container:
             request.terminal, request.columns, request.rows = True, stdio.width, stdio.height
         else:
             request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
-        if request.cgroup:
-            # v2: the clone goes right into it.
-            self._make_cgroups(manager, directory)
+        complete = False
+        if request.cgroup or manager.unit:
+            # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
+            self._record_cgroups(manager, directory)
+            complete = manager.create_target(run.stage)
+        if complete:
+            owner = cgroup_owner(spec)
+            if owner:
+                manager.own(owner)
             manager.apply(for_cgroups(spec.get("linux") or {}))
 
         def begin(plan: Plan) -> None:
@@ -202,8 +209,11 @@ class Container:
         self.notes = record["notes"] = plan.notes
         record["after_start"] = _after_start(plan)
         run.extend(plan)
-        if not request.cgroup:
-            self._make_cgroups(manager, directory)
+        if not complete:
+            if not request.cgroup:
+                self._record_cgroups(manager, directory)
+            manager.create()
+            manager.apply(before_entering(spec))
         if not manager.paths:
             limits = for_cgroups(spec.get("linux") or {})
             del limits["devices"]
@@ -266,14 +276,18 @@ class Container:
         if kind == "none":
             return cgroups.NoManager()
         path = (spec.get("linux") or {}).get("cgroupsPath") or ""
+        if kind == "systemd":
+            from .cgroups import systemd
+
+            return systemd.manager(self._host.cgroups, self.id, path, spec)
         return cgroups.manager(self._host.cgroups, self.id, cgroup_path(path))
 
-    def _make_cgroups(self, manager: "Manager", directory: str) -> None:
-        """Write down which they are, then make them."""
+    def _record_cgroups(self, manager: "Manager", directory: str) -> None:
+        """Write down which they are: before they are made."""
         self._record["cgroups"] = manager.paths
+        if manager.unit:
+            self._record["unit"] = manager.unit
         store.write(directory, store.STATE, self._record)
-        if manager.paths:
-            manager.create()
 
     def _undo(self) -> None:
         """After a failed create: end what runs, remove what was made."""
@@ -399,15 +413,12 @@ class Container:
             flags |= NAMESPACES[namespace["type"]]
         flags &= ~NAMESPACES["time"]  # entered by the child only, and only by unshare's rules
         manager = self.cgroups
-        if sub_cgroups:
-            from .subcgroups import below
-
-            manager = below(manager, sub_cgroups, self._host.cgroups)
+        tasks = manager.tasks_files(sub_cgroups)
         request = Request(
             {"process": process, "linux": linux},
             id=self.id,
-            tasks=len(manager.tasks_files()),
-            cgroup=manager.directory(),
+            tasks=len(tasks),
+            cgroup=manager.exec_directory(self.pid, sub_cgroups),
             preserve_fds=preserve_fds,
             cache=self.root + "/.seccomp",
         )
@@ -427,7 +438,7 @@ class Container:
         handles = [self._pidfd()]
         try:
             handles += [os.dup(fd) for fd in range(3, 3 + preserve_fds)]
-            handles += (os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in manager.tasks_files())
+            handles += (os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in tasks)
             run = Run(stdio=triple, trace=trace)
             try:
                 run.extend(plan, handles)
@@ -501,13 +512,17 @@ class Container:
             return sorted(manager.procs())
         return [self.pid] if self.status() not in (STOPPED, CREATING) else []
 
-    def stats(self) -> "Stats":
-        """One reading of the cgroups' counters."""
-        return self.cgroups.stats()
+    def stats(self, *, whole: bool = False) -> "Stats":
+        """One reading of the cgroups' counters; ``whole`` reads the rarely wanted ones too."""
+        return self.cgroups.stats(whole)
 
     def update(self, resources: "dict[str, Any]") -> None:
-        """Change limits, given as runtime-spec's ``linux.resources``."""
-        self.cgroups.apply(resources)
+        """Change limits, given as runtime-spec's ``linux.resources``; what is not named stays as it is.
+
+        Device rules replace those in force; what every container may use stays allowed.
+        Raises InvalidArgument, FailedPrecondition.
+        """
+        self.cgroups.apply(for_update(resources))
 
     def status(self) -> str:
         """creating, created, running, paused or stopped, as it is now."""

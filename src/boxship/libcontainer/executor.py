@@ -175,6 +175,11 @@ class Run:
             for fd in opened:
                 os.close(fd)
 
+    @property
+    def stage(self) -> int:
+        """The pid of the executor's first stage, which makes the container's process; 0 when it is gone."""
+        return self._stage
+
     def extend(self, plan: "Plan", handles: "Sequence[int]" = (), *, last: bool = True) -> None:
         """Send the operations that the plan holds beyond those sent before; ``handles`` go into slots 0 and on."""
         assert self._socket is not None

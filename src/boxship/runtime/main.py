@@ -80,7 +80,7 @@ def cgroup_manager(options: Parsed) -> str:
         # Without root there is no cgroup to make, unless somebody says that one was delegated.
         ours = rootless in ("false", "0", "f") or (rootless == "auto" and os.geteuid() == 0)
         manager = "cgroupfs" if ours else "disabled"
-    return "none" if manager == "disabled" else "cgroupfs"
+    return "none" if manager == "disabled" else manager
 
 
 def main(argv: "list[str]") -> int:

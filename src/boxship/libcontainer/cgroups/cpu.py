@@ -1,34 +1,68 @@
-"""The cpu, cpuacct and cpuset controllers: runtime-spec ``linux.resources.cpu`` and the counters.
+"""The cpu and cpuacct controllers: runtime-spec ``linux.resources.cpu`` and the counters; cpuset's settings too.
 
 Kernel: scheduler/sched-bwc.rst, admin-guide/cgroup-v1/cpusets.rst, admin-guide/cgroup-v2.rst.
+Quota, period and burst are checked against each other and against the parent's at each write, so which order works
+depends on the old values: what goes in first may be refused (EINVAL), and is written again behind the quota.
 """
 
-from .writes import Read, Write, number, table, text
+from errno import EINVAL, ENOENT
 
-_V1_FILES = (
-    # (spec key, file); the period goes in before the quota, which the kernel checks against it
-    ("shares", "cpu.shares"),
-    ("realtimePeriod", "cpu.rt_period_us"),
-    ("realtimeRuntime", "cpu.rt_runtime_us"),
-    ("period", "cpu.cfs_period_us"),
-    ("quota", "cpu.cfs_quota_us"),
-    ("burst", "cpu.cfs_burst_us"),
-    ("idle", "cpu.idle"),
-)
+from boxship.errors import InvalidArgument
+
+from .writes import Read, Write, number, pairs, table, text
+
+LEAST_SHARES, MOST_SHARES = 2, 262144  # kernel/sched/sched.h: MIN_SHARES, MAX_SHARES
+
+
+def _realtime(cpu: "dict[str, object]") -> "list[Write]":
+    period = number(cpu, "cpu", "realtimePeriod")
+    runtime = number(cpu, "cpu", "realtimeRuntime")
+    writes: list[Write] = []
+    if period:
+        writes.append(("cpu", "cpu.rt_period_us", str(period), (EINVAL,) if runtime else ()))
+    if runtime:
+        writes.append(("cpu", "cpu.rt_runtime_us", str(runtime)))
+        if period:
+            writes.append(("cpu", "cpu.rt_period_us", str(period)))
+    return writes
+
+
+def _sets(cpu: "dict[str, object]") -> "list[Write]":
+    values = [(key, text(cpu, "cpu", key)) for key in ("cpus", "mems")]
+    return [("cpuset", "cpuset." + key, value) for key, value in values if value]
 
 
 def v1(resources: "dict[str, object]", read: Read) -> "list[Write]":
     cpu = table(resources, "cpu")
+    if not cpu:
+        return []
     writes: list[Write] = []
-    for key, file in _V1_FILES:
-        value = number(cpu, "cpu", key)
-        if value or (key == "idle" and value is not None):
-            writes.append(("cpu", file, str(value)))
-    for key in ("cpus", "mems"):
-        value_text = text(cpu, "cpu", key)
-        if value_text:
-            writes.append(("cpuset", "cpuset." + key, value_text))
-    return writes
+    shares = number(cpu, "cpu", "shares")
+    period = number(cpu, "cpu", "period")
+    quota = number(cpu, "cpu", "quota")
+    burst = number(cpu, "cpu", "burst")
+    idle = number(cpu, "cpu", "idle")
+    if shares:
+        # The kernel takes the nearest value that it can; nobody would learn that it is another one.
+        if shares < LEAST_SHARES:
+            raise InvalidArgument(f"linux.resources.cpu.shares: the minimum allowed cpu-shares is {LEAST_SHARES}")
+        if shares > MOST_SHARES:
+            raise InvalidArgument(f"linux.resources.cpu.shares: the maximum allowed cpu-shares is {MOST_SHARES}")
+        writes.append(("cpu", "cpu.shares", str(shares)))
+    if period:
+        writes.append(("cpu", "cpu.cfs_period_us", str(period), (EINVAL,) if quota else ()))
+    if burst is not None:
+        # Linux 5.14 has it; without it there is nothing that a burst of 0 would have to forbid.
+        writes.append(("cpu", "cpu.cfs_burst_us", str(burst), (ENOENT, EINVAL) if quota else (ENOENT,)))
+    if quota:
+        writes.append(("cpu", "cpu.cfs_quota_us", str(quota)))
+        if period:
+            writes.append(("cpu", "cpu.cfs_period_us", str(period)))
+        if burst:
+            writes.append(("cpu", "cpu.cfs_burst_us", str(burst), (ENOENT,)))
+    if idle is not None:
+        writes.append(("cpu", "cpu.idle", str(idle)))
+    return writes + _realtime(cpu) + _sets(cpu)
 
 
 def weight(shares: int) -> int:
@@ -39,9 +73,9 @@ def weight(shares: int) -> int:
     """
     from math import ceil, log2
 
-    if shares <= 2:
+    if shares <= LEAST_SHARES:
         return 1
-    if shares >= 262144:
+    if shares >= MOST_SHARES:
         return 10000
     exponent = log2(shares)
     return ceil(10 ** ((exponent * exponent + 125 * exponent) / 612.0 - 7.0 / 34.0))
@@ -49,47 +83,83 @@ def weight(shares: int) -> int:
 
 def v2(resources: "dict[str, object]", read: Read) -> "list[Write]":
     cpu = table(resources, "cpu")
+    if not cpu:
+        return []
     writes: list[Write] = []
     shares = number(cpu, "cpu", "shares")
     quota = number(cpu, "cpu", "quota")
     period = number(cpu, "cpu", "period")
     idle = number(cpu, "cpu", "idle")
     burst = number(cpu, "cpu", "burst")
+    realtime = {key: number(cpu, "cpu", key) for key in ("realtimePeriod", "realtimeRuntime")}
     if idle is not None:
         writes.append(("cpu", "cpu.idle", str(idle)))
     if shares and not idle:  # an idle group has no weight to set
         writes.append(("cpu", "cpu.weight", str(weight(shares))))
+    if burst is not None:
+        writes.append(("cpu", "cpu.max.burst", str(burst), (ENOENT, EINVAL) if quota else (ENOENT,)))
     if quota or period:
+        # A word alone changes the quota and leaves the period; a period needs the quota that is in force beside it.
         line = str(quota) if quota and quota > 0 else "max"
-        writes.append(("cpu", "cpu.max", line + " " + str(period) if period else line))
-    if burst:
-        writes.append(("cpu", "cpu.max.burst", str(burst)))
-    for key in ("cpus", "mems"):
-        value_text = text(cpu, "cpu", key)
-        if value_text:
-            writes.append(("cpuset", "cpuset." + key, value_text))
-    return writes
+        if not quota:
+            line = read("cpu", "cpu.max").split(" ")[0].strip() or "max"
+        writes.append(("cpu", "cpu.max", f"{line} {period}" if period else line))
+        if burst:
+            writes.append(("cpu", "cpu.max.burst", str(burst), (ENOENT,)))
+    for key, value in realtime.items():
+        if value:
+            raise InvalidArgument(
+                f"linux.resources.cpu.{key}: cgroup v2 has no limits on realtime processes", remedy="leave it out"
+            )
+    return writes + _sets(cpu)
+
+
+class Pressure:
+    """How long processes had to wait (PSI, accounting/psi.rst): percentages, and microseconds in all."""
+
+    __slots__ = ("avg10", "avg60", "avg300", "total")
+
+    def __init__(self, avg10: float, avg60: float, avg300: float, total: int) -> None:
+        self.avg10 = avg10
+        self.avg60 = avg60
+        self.avg300 = avg300
+        self.total = total
+
+
+def pressure(text: str) -> "dict[str, Pressure]":
+    """``some`` and ``full`` of a pressure file; empty when this kernel keeps none."""
+    found = {}
+    for line in text.splitlines():
+        kind, *words = line.split()
+        values = dict(word.split("=", 1) for word in words if "=" in word)
+        if kind in ("some", "full"):
+            found[kind] = Pressure(
+                float(values.get("avg10", 0)), float(values.get("avg60", 0)), float(values.get("avg300", 0)),
+                int(values.get("total", 0)),
+            )  # fmt: skip
+    return found
 
 
 class CpuStats:
-    """Nanoseconds of processor time, and the counts of periods in which the quota held the group back."""
+    """Nanoseconds of processor time, and the counts of periods in which the quota held the group back.
 
-    __slots__ = ("periods", "system", "throttled_periods", "throttled_time", "total", "user")
+    ``per_cpu``, ``per_cpu_kernel`` and ``per_cpu_user`` are nanoseconds by processor, v1 only; with v2 ``bursts`` and
+    ``burst_time`` count the periods in which the quota was exceeded by saved time.
+    """
+
+    __slots__ = ("burst_time", "bursts", "per_cpu", "per_cpu_kernel", "per_cpu_user", "periods", "system",
+                 "throttled_periods", "throttled_time", "total", "user")  # fmt: skip
 
     def __init__(self) -> None:
         self.total = self.user = self.system = 0
         self.periods = self.throttled_periods = self.throttled_time = 0
+        self.bursts = self.burst_time = 0
+        self.per_cpu: list[int] = []
+        self.per_cpu_kernel: list[int] = []
+        self.per_cpu_user: list[int] = []
 
 
-def _pairs(text: str) -> "dict[str, int]":
-    return {
-        key: int(value)
-        for key, _, value in (line.partition(" ") for line in text.splitlines())
-        if value.strip().isdigit()
-    }
-
-
-def stats_v1(read: Read) -> CpuStats:
+def stats_v1(read: Read, whole: bool = False) -> CpuStats:
     stats = CpuStats()
     for attribute, file in (
         ("total", "cpuacct.usage"),
@@ -99,15 +169,21 @@ def stats_v1(read: Read) -> CpuStats:
         text_value = read("cpuacct", file).strip()
         if text_value.isdigit():
             setattr(stats, attribute, int(text_value))
-    counts = _pairs(read("cpu", "cpu.stat"))
+    counts = pairs(read("cpu", "cpu.stat"))
     stats.periods = counts.get("nr_periods", 0)
     stats.throttled_periods = counts.get("nr_throttled", 0)
     stats.throttled_time = counts.get("throttled_time", 0)
+    if whole:
+        stats.per_cpu = [int(value) for value in read("cpuacct", "cpuacct.usage_percpu").split()]
+        for line in read("cpuacct", "cpuacct.usage_all").splitlines()[1:]:
+            _, user, system = line.split()
+            stats.per_cpu_user.append(int(user))
+            stats.per_cpu_kernel.append(int(system))
     return stats
 
 
-def stats_v2(read: Read) -> CpuStats:
-    counts = _pairs(read("cpu", "cpu.stat"))
+def stats_v2(read: Read, whole: bool = False) -> CpuStats:
+    counts = pairs(read("cpu", "cpu.stat"))
     stats = CpuStats()
     stats.total = counts.get("usage_usec", 0) * 1000
     stats.user = counts.get("user_usec", 0) * 1000
@@ -115,4 +191,6 @@ def stats_v2(read: Read) -> CpuStats:
     stats.periods = counts.get("nr_periods", 0)
     stats.throttled_periods = counts.get("nr_throttled", 0)
     stats.throttled_time = counts.get("throttled_usec", 0) * 1000
+    stats.bursts = counts.get("nr_bursts", 0)
+    stats.burst_time = counts.get("burst_usec", 0) * 1000
     return stats

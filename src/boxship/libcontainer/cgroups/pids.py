@@ -10,8 +10,8 @@ def writes(resources: "dict[str, object]", read: Read) -> "list[Write]":
     limit = number(table(resources, "pids"), "pids", "limit")
     if limit is None:
         return []
-    # 0 has meant "no limit" to every runtime since docker's --pids-limit 0; -1 is the spec's word for it.
-    return [("pids", "pids.max", str(limit) if limit > 0 else "max")]
+    # Below zero is no limit. 0 would forbid a first fork and systemd cannot say it: runc and we make it 1.
+    return [("pids", "pids.max", "max" if limit < 0 else str(limit or 1))]
 
 
 class PidsStats:

@@ -1,0 +1,224 @@
+"""A virtual machine with a kernel of Debian's and this machine's root file system: for what this kernel cannot show.
+
+    python tests/vm/machine.py -- .venv/bin/python -m pytest -q tests/kernel
+
+Its purpose is a pure cgroup v2 host: the kernel command line leaves cgroup v1 out.
+The guest sees the host's root read-only by 9p, with a tmpfs on top for what it writes, and runs one command there
+as root, in this checkout; its output comes over the serial line and its exit code is ours.
+The kernel comes from a Debian package that apt downloads into a cache (``~/.cache/boxship-vm``); the initramfs is
+made here, from the static busybox, a few modules and ``INIT`` below.
+The processor is emulated (TCG), because a nested /dev/kvm is often there and of no use;
+``BOXSHIP_VM_ACCELERATOR=kvm`` uses it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PACKAGE = "linux-image-amd64"
+# With what they depend on; loaded in the order of their dependencies.
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
+PROGRAMS = (("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static"), ("dpkg-deb", "dpkg"))
+MARK = "boxship-vm exit code:"
+MEGABYTES = 2048
+
+INIT = """\
+#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /host /top /root
+/bin/busybox mount -t proc proc /proc
+for module in $(/bin/busybox cat /modules/order); do
+    /bin/busybox insmod /modules/$module || echo "insmod $module"
+done
+/bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 host /host &&
+/bin/busybox mount -t tmpfs tmpfs /top && /bin/busybox mkdir /top/upper /top/work &&
+/bin/busybox mount -t overlay -o lowerdir=/host,upperdir=/top/upper,workdir=/top/work overlay /root ||
+    { echo "no root file system"; /bin/busybox poweroff -f; }
+cd /root
+for directory in proc sys dev tmp run var/tmp root; do /bin/busybox mkdir -p $directory; done
+/bin/busybox mount -t proc proc proc
+/bin/busybox mount -t sysfs sysfs sys
+/bin/busybox mount -t devtmpfs devtmpfs dev
+/bin/busybox mkdir -p dev/pts dev/shm dev/mqueue
+/bin/busybox mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts dev/pts
+for directory in tmp run dev/shm; do /bin/busybox mount -t tmpfs tmpfs $directory; done
+/bin/busybox chmod 1777 tmp dev/shm
+/bin/busybox ln -sf /proc/self/fd dev/fd
+/bin/busybox mount -t cgroup2 cgroup2 sys/fs/cgroup
+/bin/busybox ifconfig lo 127.0.0.1 up
+/bin/busybox hostname boxship-vm
+/bin/busybox cp /command /bin/busybox run/
+# Not chroot: nobody who is in one may make a user namespace, and setns would lead back to where we are now.
+exec /bin/busybox switch_root /root /run/busybox sh /run/command
+"""
+
+
+class MachineError(Exception):
+    """The machine cannot be made or started here; the text says what is missing."""
+
+
+def cache() -> Path:
+    path = Path(os.environ.get("BOXSHIP_VM_CACHE") or Path.home() / ".cache/boxship-vm")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def missing() -> str:
+    """What keeps a machine from being started here, or ""."""
+    for program, package in PROGRAMS:
+        if not shutil.which(program):
+            return f"{program} is not installed (apt install {package})"
+    if os.uname().machine != "x86_64":
+        return "only x86_64 guests are described"
+    return ""
+
+
+def kernel() -> tuple[Path, Path]:
+    """(kernel image, its directory of modules); downloaded at the first call."""
+    unpacked = cache() / "kernel"
+    if not list(unpacked.glob("boot/vmlinuz-*")):
+        depends = ["apt-cache", "depends", PACKAGE]
+        text = subprocess.run(depends, capture_output=True, text=True, check=True).stdout
+        names = [line.split()[-1] for line in text.splitlines() if "Depends: linux-image-" in line]
+        if not names:
+            raise MachineError(f"apt knows no {PACKAGE}: run apt-get update")
+        with tempfile.TemporaryDirectory(dir=cache()) as directory:
+            download = ["apt-get", "-q", "download", names[0]]
+            subprocess.run(download, cwd=directory, check=True, stdout=subprocess.DEVNULL)
+            (package,) = Path(directory).glob("*.deb")
+            subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], check=True)
+    (image,) = unpacked.glob("boot/vmlinuz-*")
+    release = image.name.removeprefix("vmlinuz-")
+    modules = unpacked / "lib/modules" / release
+    if not (modules / "modules.dep").exists():
+        subprocess.run(["busybox", "depmod", "-b", str(unpacked), release], check=True)
+    return image, modules
+
+
+def _with_dependencies(directory: Path, wanted: tuple[str, ...]) -> list[Path]:
+    """Module files in an order in which each finds what it needs (modules.dep(5))."""
+    needs = {}
+    for line in (directory / "modules.dep").read_text().splitlines():
+        file, _, rest = line.partition(":")
+        needs[Path(file).name.split(".ko")[0].replace("-", "_")] = [file, *rest.split()]
+    found: list[str] = []
+    for name in wanted:
+        for file in reversed(needs[name]):
+            if file not in found:
+                found.append(file)
+    return [directory / file for file in found]
+
+
+def _cpio(files: dict[str, tuple[int, bytes]]) -> bytes:
+    """An archive in the format "newc" (kernel: early-userspace/buffer-format.rst)."""
+    out = bytearray()
+    for number, (name, (mode, data)) in enumerate([*files.items(), ("TRAILER!!!", (0, b""))]):
+        fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        out += b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
+        out += b"\0" * (-len(out) % 4) + data
+        out += b"\0" * (-len(out) % 4)
+    return bytes(out)
+
+
+def initramfs(modules: Path, command: str) -> bytes:
+    """The first file system: busybox, modules, INIT, and the command for later."""
+    directory, program, text = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
+    busybox = Path(shutil.which("busybox") or "").read_bytes()
+    files: dict[str, tuple[int, bytes]] = dict.fromkeys(("bin", "modules", "dev"), (directory, b""))
+    files["bin/busybox"] = (program, busybox)
+    files["init"] = (program, INIT.encode())
+    files["command"] = (program, command.encode())
+    order = _with_dependencies(modules, MODULES)
+    for file in order:
+        files[f"modules/{file.name}"] = (text, file.read_bytes())
+    files["modules/order"] = (text, " ".join(file.name for file in order).encode())
+    return gzip.compress(_cpio(files), 1)
+
+
+def run(command: list[str], *, timeout: float = 1800, memory: int = MEGABYTES, kernel_options: str = "") -> int:
+    """Run ``command`` in a fresh machine, its output on ours; its exit code, or 125 when the machine failed.
+
+    Raises MachineError when there can be no machine here.
+    """
+    if reason := missing():
+        raise MachineError(reason)
+    image, modules = kernel()
+    path = os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    environment = {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "BOXSHIP_VM": "1"}
+    words = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
+    script = f"cd {shlex.quote(str(CHECKOUT))} && /usr/bin/env -i {words} {shlex.join(command)}\n"
+    script += f'echo "{MARK} $?"\n/run/busybox poweroff -f\n'
+    append = f"console=ttyS0 quiet loglevel=3 panic=-1 cgroup_no_v1=all swapaccount=1 {kernel_options}".strip()
+    accelerator = os.environ.get("BOXSHIP_VM_ACCELERATOR", "tcg,thread=multi")
+    with tempfile.TemporaryDirectory() as directory:
+        archive = Path(directory, "initramfs")
+        archive.write_bytes(initramfs(modules, script))
+        arguments = [
+            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+            "-machine", "q35", "-accel", accelerator, "-cpu", "host" if accelerator == "kvm" else "max",
+            "-smp", str(os.cpu_count() or 1), "-m", str(memory),
+            "-kernel", str(image), "-initrd", str(archive),
+            "-append", append, "-serial", "stdio",
+            "-fsdev", "local,id=host,path=/,security_model=passthrough,readonly=on,multidevs=remap",
+            "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
+        ]  # fmt: skip
+        machine = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            return _follow(machine, timeout)
+        finally:
+            machine.kill()
+            machine.wait()
+
+
+def _follow(machine: subprocess.Popen[bytes], timeout: float) -> int:
+    """Copy the serial line to our output; the exit code that it ends with."""
+    import threading
+
+    watchdog = threading.Timer(timeout, machine.kill)
+    watchdog.start()
+    code = 125
+    assert machine.stdout is not None
+    try:
+        for raw in machine.stdout:
+            line = raw.decode("utf-8", "replace").rstrip("\r\n")
+            before, mark, number = line.partition(MARK)
+            if mark:
+                code = int(number)
+                line = before
+            if line or not mark:
+                print(line, flush=True)
+    finally:
+        watchdog.cancel()
+    return code
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run a command in a virtual machine with cgroup v2 only.")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds until it is given up")
+    parser.add_argument("--memory", type=int, default=MEGABYTES, help="megabytes")
+    parser.add_argument("--kernel-options", default="", help="added to the kernel's command line")
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    try:
+        return run(
+            arguments.command,
+            timeout=arguments.timeout,
+            memory=arguments.memory,
+            kernel_options=arguments.kernel_options,
+        )
+    except MachineError as error:
+        print(f"no virtual machine: {error}", file=sys.stderr)
+        return 125
+
+
+if __name__ == "__main__":
+    sys.exit(main())
