@@ -283,7 +283,7 @@ def test_exec_runs_in_a_cgroup_below_the_containers(runtime: Runtime) -> None:
     runtime.create(id)
     runtime("start", id)
     own = runtime("exec", id, "cat", "/proc/self/cgroup").stdout
-    cases = {"..": "bad sub cgroup path", "nosuch": "adding pid to", "what:/": "unknown controller"}
+    cases = {"..": "bad sub cgroup path", "nosuch": "adding pid of", "what:/": "unknown controller"}
     for wrong, message in cases.items():
         refused = runtime("exec", "--cgroup", wrong, id, "true", ok=False)
         assert (refused.returncode, message in refused.stderr) == (255, True), refused.stderr
