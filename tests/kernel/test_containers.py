@@ -159,6 +159,28 @@ def test_exec_with_a_terminal(bundle: Bundle) -> None:
     assert process.wait() == 0
 
 
+@pytest.mark.parametrize("namespaces", [[], ["user"]])
+def test_nothing_of_the_host_stays_mounted(bundle: Bundle, namespaces: "list[str]") -> None:
+    """A mount that was stacked below our root once covered the old root when that was unmounted (one ``..`` away)."""
+    bundle.spec["linux"]["namespaces"] += [{"type": kind} for kind in namespaces]
+    if namespaces:
+        maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+        bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = maps
+        for directory in (bundle.path, bundle.path / "rootfs"):
+            directory.chmod(0o755)
+        os.chown(bundle.path / "rootfs", 100000, 100000)
+    (bundle.path / "rootfs" / "usr").mkdir()
+    (bundle.path / "rootfs" / "usr" / "up").symlink_to("../marker")
+    (bundle.path / "rootfs" / "marker").write_text("inside")
+    code, text = bundle.output("sh", "-c", "cat /usr/up; echo; cat /proc/self/mountinfo")
+    lines = text.splitlines()
+    assert (code, lines[0]) == (0, "inside")
+    roots = [line for line in lines[1:] if line.split()[4] == "/"]
+    assert len(roots) == 1, roots
+    known = ("/proc", "/dev", "/sys")
+    assert all(line.split()[4] == "/" or line.split()[4].startswith(known) for line in lines[1:])
+
+
 def test_a_user_namespace_maps_root_and_has_devices(bundle: Bundle) -> None:
     bundle.spec["linux"]["namespaces"].append({"type": "user"})
     maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]

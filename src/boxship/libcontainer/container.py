@@ -474,9 +474,12 @@ class Container:
 
         Raises FailedPrecondition when init has ended (not with ``all``).
         """
-        if all:
-            self.cgroups.kill(signal)
-            return
+        if all or (signal == SIGKILL and self._shares_pids()):
+            # With a pid namespace of its own the kernel ends all with init (pid_namespaces(7)); without, we do.
+            manager = self.cgroups
+            if all or (manager.paths and manager.procs()):
+                manager.kill(signal)
+                return
         status = self.status()
         if status == STOPPED:
             raise FailedPrecondition(f"container {self.id!r} not running")
@@ -489,6 +492,13 @@ class Container:
             raise FailedPrecondition(f"container {self.id!r} not running", cause="ESRCH") from error
         finally:
             os.close(pidfd)
+
+    def _shares_pids(self) -> bool:
+        """Whether its processes live in a pid namespace that is not its own."""
+        for namespace in (self.spec.get("linux") or {}).get("namespaces") or ():
+            if namespace["type"] == "pid":
+                return bool(namespace.get("path"))
+        return True
 
     def pause(self) -> None:
         """Freeze every process of the container."""

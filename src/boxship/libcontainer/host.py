@@ -113,6 +113,19 @@ class Host:
             return ""
         return "directory" if mode & 0o170000 == 0o040000 else "file"
 
+    def mounts_of(self, *types: str) -> "list[str]":
+        """Where file systems of these types are mounted, as this process sees it (proc_pid_mountinfo(5))."""
+        found = []
+        with open(f"/proc/{self._pid}/mountinfo") as f:
+            for line in f:
+                left, _, right = line.partition(" - ")
+                if right.partition(" ")[0] in types:
+                    point = left.split(" ")[4]
+                    for escaped, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+                        point = point.replace(escaped, plain)
+                    found.append(point)
+        return found
+
     def kernel_path_kind(self, path: str) -> str:
         """The same for one of the kernel's own files in /proc and /sys, which do not come and go: looked up once."""
         kind = self._kinds.get(path)

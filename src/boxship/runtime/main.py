@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Call:
     """One invocation: the global settings and the verb's own flags."""
 
-    __slots__ = ("cgroup_manager", "criu", "log", "options", "root")
+    __slots__ = ("cgroup_manager", "criu", "log", "options", "root", "root_given")
 
     def __init__(self, root: str, log: Log, options: Parsed, cgroup_manager: str, criu: str) -> None:
         self.root = root
@@ -26,6 +26,7 @@ class Call:
         self.options = options
         self.cgroup_manager = cgroup_manager
         self.criu = criu
+        self.root_given = False
 
     def id(self) -> str:
         """The container's id: the first operand, which `check_operands` has seen to be there."""
@@ -110,6 +111,7 @@ def main(argv: "list[str]") -> int:
             cgroup_manager(options),
             options.text("criu"),
         )
+        call.root_given = bool(options.text("root"))
         if "BOXSHIP_RECLAIM" in os.environ:
             from .reclaim import reclaim
 

@@ -28,7 +28,7 @@ def debug_plan(log: "Log", plan: "Plan | None") -> None:
 class StartFailed(BoxshipError):
     """A container's or process's start failed; in the words that callers of runc look for.
 
-    ``cli_exit_code`` is what a shell gives: 127 for a missing program, 126 for one that cannot be executed.
+    ``cli_exit_code`` is runc's: 255 for exec, so that nobody takes it for the program's own, 1 for the others.
     """
 
     def __init__(self, what: str, error: BoxshipError, otherwise: int) -> None:
@@ -37,7 +37,7 @@ class StartFailed(BoxshipError):
         super().__init__(f"boxship-runc {what} failed: {started}{error}")
         self.kind = error.kind
         self.code = error.code
-        self.cli_exit_code = getattr(error, "exit_code", otherwise)
+        self.cli_exit_code = otherwise
 
 
 def preserved(options: "Parsed", process: "dict[str, Any]") -> int:

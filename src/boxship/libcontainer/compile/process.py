@@ -194,7 +194,11 @@ def credentials(c: Context) -> None:
         extra = 1 << CAP_SYS_ADMIN  # seccomp(2) needs it, or no_new_privs; dropped right after
     c.add(CapSet(effective | extra, permitted | extra, inheritable))
     # capabilities(7): only what is both permitted and inheritable can be ambient; the rest of the list is moot.
-    ambient = capability_mask(c, "ambient") & permitted & inheritable
+    wanted = capability_mask(c, "ambient")
+    ambient = wanted & permitted & inheritable
+    for name in c.process["capabilities"]["ambient"] if wanted != ambient else ():
+        if name in CAPABILITIES and not ambient >> CAPABILITIES[name] & 1:
+            c.note(f"can't raise ambient capability {name}: it is not both permitted and inheritable")
     c.add(AmbientSet(ambient, last, tolerate=(EINVAL,)))
     if not extra:
         c.final_capabilities = None
@@ -250,8 +254,6 @@ def filter_and_exec(c: Context, home: str) -> None:
     env = environment.prepare(variables)
     if not environment.has_home(variables):
         env.append("HOME=" + (home or DEFAULT_HOME))
-    if c.request.terminal and not any(variable.startswith("TERM=") for variable in env):
-        env.append("TERM=xterm")
     if c.seccomp:
         c.purpose("load the seccomp filter")
         flags, program = c.seccomp

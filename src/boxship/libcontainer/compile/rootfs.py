@@ -4,6 +4,8 @@ It is a detached mount until it is moved onto ``/`` of the new namespace, so nei
 the file systems of ``rootfs_mounts`` ever show up on the host, and no path is looked up twice.
 """
 
+from errno import EINVAL, ENOENT
+
 from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
     CWD,
@@ -128,11 +130,18 @@ def pivot(c: Context) -> None:
     c.purpose("pivot into the root file system")
     c.add(FchDir(c.root))
     if c.request.no_pivot:
-        c.add(Mount(".", "/", "", 8192, ""))  # MS_MOVE
+        # It was moved onto "/" already. What stays below could give a bare /proc or /sys back to who makes a mount
+        # namespace of his own: the kernel allows a new mount only where such a one is visible (mount_too_revealing).
+        for path in c.host.mounts_of("proc", "sysfs"):
+            c.add(Unmount(path, MNT_DETACH, tolerate=(EINVAL, ENOENT)))
+        c.add(FchDir(c.root))
         c.add(ChRoot("."))
     else:
         c.add(PivotRoot(".", "."))
-        c.add(Unmount(".", MNT_DETACH))
+        # What was stacked on the old "/" below our root went along and covers the old root: it goes first, or the
+        # old root would stay, one ".." away.
+        for _ in range(len(c.rootfs_slots) + (c.device_nodes >= 0)):
+            c.add(Unmount(".", MNT_DETACH))
     c.add(ChDir("/"))
 
 

@@ -58,6 +58,7 @@ def check(plan: "Sequence[Op]", *, given: "Iterable[int]" = ()) -> None:
     _check_order(plan)
     _check_slots(plan, set(given))
     _check_lookups(plan)
+    _check_old_root(plan)
 
 
 def _check_order(plan: "Sequence[Op]") -> None:
@@ -130,3 +131,24 @@ def _check_lookups(plan: "Sequence[Op]") -> None:
             for name, kind, value in zip(op.FIELDS, op.WIRE, op.args, strict=True):
                 if kind == "Slot" and name not in FILLS and value in host:
                     raise _broken(step, op, f"slot {value} is the host's, and this is after the pivot")
+
+
+def _check_old_root(plan: "Sequence[Op]") -> None:
+    """Nothing of the host's stays mounted: what was stacked on "/" is let go of after the pivot, the old root too.
+
+    One that is forgotten covers the old root when that is unmounted; a lookup of ``..`` in the container's root
+    directory then leads to the host.
+    """
+    pivot = next((step for step, op in enumerate(plan) if isinstance(op, PivotRoot)), None)
+    if pivot is None:
+        return
+    stacked = [
+        op
+        for op in plan[:pivot]
+        if (isinstance(op, MoveMount) and op.dir == CWD and op.path == "/")
+        or (isinstance(op, Mount) and op.target == "/")
+    ]
+    for step in range(pivot + 1, pivot + 1 + len(stacked)):
+        op = plan[step]
+        if not (isinstance(op, Unmount) and op.path == "."):
+            raise _broken(step, op, f"{len(stacked)} mounts were stacked on /: as many are unmounted after the pivot")

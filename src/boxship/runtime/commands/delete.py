@@ -8,6 +8,12 @@ from ..main import Call
 
 def run(call: Call) -> int:
     force = call.options.flag("force")
+    if call.options.flag("regex"):
+        from .regex import matching
+
+        for container in matching(call.id(), call.root):
+            container.delete(force=force)
+        return 0
     try:
         container = Container.load(call.id(), root=call.root)
     except NotFound:

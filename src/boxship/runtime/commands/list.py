@@ -2,7 +2,7 @@
 
 import os
 
-from boxship.errors import InvalidArgument
+from boxship.errors import InvalidArgument, NotFound
 from boxship.libcontainer.container import Container
 from boxship.oci import cold_json
 
@@ -26,6 +26,8 @@ def _owner(path: str) -> str:
 
 
 def run(call: Call) -> int:
+    if call.root_given and not os.path.isdir(call.root):
+        raise NotFound(f"--root {call.root}: no such directory")
     containers = Container.list(root=call.root)
     if call.options.flag("quiet"):
         for container in containers:
@@ -39,7 +41,7 @@ def run(call: Call) -> int:
     if format != "table":
         raise InvalidArgument(f"--format {format!r}: must be table or json")
     rows = [COLUMNS] + [tuple(str(e[column.lower()]) for column in COLUMNS) for e in entries]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    widths = [max(12, *(len(row[i]) + 3 for row in rows)) for i in range(len(COLUMNS) - 1)]
     for row in rows:
-        print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)))
     return 0

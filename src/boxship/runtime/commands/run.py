@@ -1,7 +1,5 @@
 """``run``: create and start; then wait, pass signals and the terminal on, and delete."""
 
-import os
-
 from boxship.errors import BoxshipError
 
 from ..main import Call
@@ -32,8 +30,3 @@ def run(call: Call) -> int:
     finally:
         if not options.flag("keep"):
             container.delete(force=True)
-            if options.text("pid-file"):
-                try:
-                    os.unlink(options.text("pid-file"))
-                except FileNotFoundError:
-                    pass  # somebody took it away already

@@ -13,13 +13,12 @@ if TYPE_CHECKING:
 def entry(container: Container) -> "dict[str, Any]":
     """One container as ``state`` and ``list`` print it."""
     found = container.state()
-    annotations = found.pop("annotations", None)
-    found["rootfs"] = container.rootfs
-    found["created"] = container.created
-    if annotations:
-        found["annotations"] = annotations
-    found["owner"] = ""
-    return found
+    entry = {key: found[key] for key in ("ociVersion", "id", "pid", "status", "bundle")}  # in runc's order
+    entry.update(rootfs=container.rootfs, created=container.created)
+    if found.get("annotations"):
+        entry["annotations"] = found["annotations"]
+    entry["owner"] = ""
+    return entry
 
 
 def run(call: Call) -> int:
