@@ -14,6 +14,7 @@ PEERS = {
     "busybox": "busybox-static",
     "containerd": "containerd",
     "ctr": "containerd",
+    "dbus-daemon": "dbus-daemon",
     "docker": "docker.io",
     "dockerd": "docker.io",
     "nft": "nftables",

@@ -346,3 +346,26 @@ def test_the_command_line_prints_one_reading_in_runc_s_shape(bundle: Bundle, lay
     assert {"swap", "kernel", "kernelTCP", "raw"} <= {*data["memory"]} | {"raw"}
     assert data["pids"]["current"] >= 1
     assert {"cpuset", "blkio", "hugetlb", "intel_rdt", "network_interfaces"} <= {*data}
+
+
+def test_a_creator_s_cpus_are_not_the_container_s(bundle: Bundle, layout: Layout) -> None:
+    all = os.sched_getaffinity(0)
+    if len(all) < 2:
+        pytest.skip("needs two CPUs")
+    first, *_, last = sorted(all)
+    os.sched_setaffinity(0, {first})
+    try:
+        container = bundle.create("sleep", "100")
+        container.start()
+        exec = {"args": ["sleep", "100"], "cwd": "/", "env": ["PATH=/bin"]}
+        plain = container.exec(exec)
+        chosen = container.exec({**exec, "execCPUAffinity": {"initial": str(first), "final": f"{last}"}})
+        initial = container.exec({**exec, "execCPUAffinity": {"initial": f"{first}"}})
+    finally:
+        os.sched_setaffinity(0, all)
+    pids = (container.pid, plain.pid, chosen.pid, initial.pid)
+    assert [os.sched_getaffinity(pid) for pid in pids] == [all, all, {last}, {first}]
+    with pytest.raises(InvalidArgument, match=r"execCPUAffinity\.initial: '3-1' has an impossible range"):
+        container.exec({**exec, "execCPUAffinity": {"initial": "3-1"}})
+    container.update({"cpu": {"cpus": str(last)}})
+    assert os.sched_getaffinity(container.pid) == {last}

@@ -5,7 +5,7 @@ lifecycle.
 Passes decide everything; the executor only carries out.
 """
 
-from . import cgroup_mounts, devices, hooks, masks, mounts, namespaces, process, rootfs
+from . import affinity, cgroup_mounts, devices, hooks, masks, mounts, namespaces, process, rootfs
 from .context import Context, Plan, Request
 
 TYPE_CHECKING = False
@@ -61,6 +61,7 @@ def compile_spec(
     devices.terminal(c)
     process.make_cwd(c)
     cgroup_mounts.cgroup_mounts(c)
+    affinity.everywhere(c)
     hooks.create_container(c)
     rootfs.pivot(c)
 
@@ -98,7 +99,9 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     namespaces.oom_score(c)
     namespaces.open_cgroup(c)
     namespaces.raise_limits(c)
+    affinity.before_cgroups(c)
     namespaces.enter_container(c, namespaces_flags)
+    affinity.in_cgroups(c)
     process.session_keyring(c)
     process.scheduling(c)
     devices.exec_terminal(c)

@@ -12,7 +12,6 @@ from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
     CWD,
     STDIO,
-    Affinity,
     AmbientSet,
     BoundingSet,
     CapSet,
@@ -79,7 +78,7 @@ def session_keyring(c: Context) -> None:
 
 
 def scheduling(c: Context) -> None:
-    """process.scheduler, ioPriority, execCPUAffinity and linux.personality."""
+    """process.scheduler, ioPriority and linux.personality."""
     scheduler = c.process.get("scheduler")
     if scheduler:
         c.purpose("set the scheduler")
@@ -120,20 +119,6 @@ def scheduling(c: Context) -> None:
             raise InvalidArgument(f"linux.personality: {personality!r} is not supported")
         c.purpose(f"set the personality {domain}")
         c.add(Personality(PERSONALITIES[domain]))
-
-
-def cpu_affinity(c: Context, text: str) -> None:
-    """A list of CPUs like ``0-3,7`` for the process."""
-    mask = 0
-    for part in text.replace(" ", "").split(","):
-        first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise InvalidArgument(f"process.execCPUAffinity: {text!r} is not a list of CPUs")
-        for cpu in range(int(first), int(last or first) + 1):
-            mask |= 1 << cpu
-    c.purpose(f"run on CPUs {text}")
-    size = max(8, (mask.bit_length() + 63) // 64 * 8)
-    c.add(Affinity(mask.to_bytes(size, "little")))
 
 
 def capability_mask(c: Context, kind: str) -> int:
