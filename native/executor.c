@@ -385,6 +385,13 @@ static i64 open_terminal(struct op *op) {
         u16 size[4] = {(u16)op->field[OPEN_TERMINAL_ROWS], (u16)op->field[OPEN_TERMINAL_COLUMNS], 0, 0};
         SYS3(ioctl, master, 0x5414 /* TIOCSWINSZ */, size);
     }
+    if (op->field[OPEN_TERMINAL_RELAYED]) {
+        u32 settings[16]; /* struct termios: input, output, control, local modes and the characters */
+        if (SYS3(ioctl, slave, 0x5401 /* TCGETS */, settings) >= 0) {
+            settings[1] &= ~4u; /* ONLCR */
+            SYS3(ioctl, slave, 0x5402 /* TCSETS */, settings);
+        }
+    }
     keep(op->field[OPEN_TERMINAL_MASTER], master);
     return keep(op->field[OPEN_TERMINAL_SLAVE], slave);
 }

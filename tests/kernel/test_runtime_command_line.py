@@ -154,6 +154,12 @@ def test_a_terminal_goes_over_the_console_socket(runtime: Runtime) -> None:
     os.close(master)
 
 
+def test_a_terminal_that_is_relayed_adds_no_carriage_returns(runtime: Runtime) -> None:
+    runtime.configure("sh", "-c", "tty; echo there", terminal=True)
+    done = runtime("run", runtime.id("relayed"), stdin=subprocess.DEVNULL)
+    assert done.stdout == "/dev/pts/0\nthere\n"
+
+
 def test_signals_in_the_foreground_are_passed_on(runtime: Runtime) -> None:
     runtime.configure("sh", "-c", "trap 'echo got; exit 3' USR1; echo up; while :; do sleep 0.05; done")
     id = runtime.id("signal")

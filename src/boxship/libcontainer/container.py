@@ -181,7 +181,8 @@ class Container:
         user = (spec.get("process") or {}).get("user") or {}
         uid = user.get("uid", 0)
         if isinstance(stdio, Terminal):
-            request.terminal, request.columns, request.rows = True, stdio.width, stdio.height
+            request.terminal, request.relayed = True, stdio.relayed
+            request.columns, request.rows = stdio.width, stdio.height
         else:
             request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
         complete = False
@@ -425,7 +426,8 @@ class Container:
         uid = (process.get("user") or {}).get("uid", 0)
         triple = (-1, -1, -1)
         if isinstance(stdio, Terminal):
-            request.terminal, request.columns, request.rows = True, stdio.width, stdio.height
+            request.terminal, request.relayed = True, stdio.relayed
+            request.columns, request.rows = stdio.width, stdio.height
         else:
             triple = stdio.triple()
             request.stdio_owners = stdio_owners(triple, host_id(spec, uid))

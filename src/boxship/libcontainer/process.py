@@ -23,13 +23,17 @@ class Stdio:
 
 
 class Terminal:
-    """Instead of Stdio: a pty from the container's own devpts; its size in characters, 0 for the kernel's default."""
+    """Instead of Stdio: a pty from the container's own devpts; its size in characters, 0 for the kernel's default.
 
-    __slots__ = ("height", "width")
+    ``relayed``: its output is copied to another terminal, which adds the carriage returns.
+    """
 
-    def __init__(self, width: int = 0, height: int = 0) -> None:
+    __slots__ = ("height", "relayed", "width")
+
+    def __init__(self, width: int = 0, height: int = 0, *, relayed: bool = False) -> None:
         self.width = width
         self.height = height
+        self.relayed = relayed
 
 
 INHERIT = Stdio(0, 1, 2)

@@ -63,7 +63,6 @@ class Foreground:
         from select import POLLHUP, POLLIN, poll
 
         terminal = host_terminal()
-        _plain_newlines(console)
         restore = _make_raw(terminal)
         pidfd = os.pidfd_open(pid)
         try:
@@ -127,15 +126,6 @@ def host_terminal() -> int:
         if os.isatty(fd):
             return fd
     return 0
-
-
-def _plain_newlines(console: int) -> None:
-    """Our own terminal adds the carriage returns; with the container's doing so too there would be two."""
-    import termios
-
-    settings = termios.tcgetattr(console)
-    settings[1] &= ~termios.ONLCR
-    termios.tcsetattr(console, termios.TCSANOW, settings)
 
 
 def _copy_size(terminal: int, console: int) -> None:

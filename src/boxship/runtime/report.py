@@ -31,9 +31,8 @@ class Log:
             self._write("debug", message)
 
     def warning(self, message: str) -> None:
-        """Into the log if there is one; else on standard error only with --debug: it is the container's too."""
-        if self.path or self.debug_too:
-            self._write("warning", message)
+        """Into the log, or on standard error when there is none."""
+        self._write("warning", message)
 
     def _write(self, level: str, message: str) -> None:
         now = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())

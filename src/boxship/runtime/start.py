@@ -67,20 +67,23 @@ def check_terminal(options: "Parsed", terminal: bool, detached: bool) -> None:
         raise InvalidArgument("cannot use console socket if boxship-runc will not detach or allocate tty")
 
 
-def streams(process: "dict[str, Any]", terminal: bool) -> "Stdio | Terminal":
-    """Our own standard streams, or a terminal of the size that process.consoleSize gives, or that ours has."""
+def streams(process: "dict[str, Any]", terminal: bool, relayed: bool) -> "Stdio | Terminal":
+    """Our own standard streams, or a terminal of the size that process.consoleSize gives, or that ours has.
+
+    ``relayed``: we copy between it and our own.
+    """
     if not terminal:
         return INHERIT
     size = process.get("consoleSize") or {}
     if size.get("width"):
-        return Terminal(int(size["width"]), int(size.get("height", 0)))
+        return Terminal(int(size["width"]), int(size.get("height", 0)), relayed=relayed)
     for fd in (0, 1, 2):
         try:
             columns, rows = os.get_terminal_size(fd)
         except OSError:
             continue  # redirected
-        return Terminal(columns, rows)
-    return Terminal()
+        return Terminal(columns, rows, relayed=relayed)
+    return Terminal(relayed=relayed)
 
 
 def send_console(path: str, console: int) -> None:

@@ -66,6 +66,7 @@ class Request:
         "new_keyring",
         "no_pivot",
         "preserve_fds",
+        "relayed",
         "rootfs",
         "rootfs_mounts",
         "rows",
@@ -89,6 +90,7 @@ class Request:
         terminal: bool = False,
         columns: int = 0,
         rows: int = 0,
+        relayed: bool = False,
         stdio_owners: "Sequence[int]" = (),
         preserve_fds: int = 0,
         no_pivot: bool = False,
@@ -106,6 +108,7 @@ class Request:
         self.terminal = terminal
         self.columns = columns
         self.rows = rows
+        self.relayed = relayed
         self.stdio_owners = stdio_owners
         self.preserve_fds = preserve_fds
         self.no_pivot = no_pivot

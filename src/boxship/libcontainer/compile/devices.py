@@ -199,7 +199,7 @@ def terminal(c: Context) -> None:
         return
     c.purpose("open a terminal in /dev/pts")
     master, c.slave = c.slot(), c.slot()
-    c.add(OpenTerminal(master, c.slave, c.root, "dev/pts/ptmx", c.request.columns, c.request.rows))
+    c.add(OpenTerminal(master, c.slave, c.root, "dev/pts/ptmx", c.request.columns, c.request.rows, c.request.relayed))
     uid = (c.process.get("user") or {}).get("uid", 0)
     if uid:
         c.add(Chown(c.slave, "", uid, -1, AT_EMPTY_PATH))
@@ -218,7 +218,7 @@ def exec_terminal(c: Context) -> None:
         return
     c.purpose("open a terminal in /dev/pts")
     master, c.slave = c.slot(), c.slot()
-    c.add(OpenTerminal(master, c.slave, CWD, "/dev/pts/ptmx", c.request.columns, c.request.rows))
+    c.add(OpenTerminal(master, c.slave, CWD, "/dev/pts/ptmx", c.request.columns, c.request.rows, c.request.relayed))
     uid = (c.process.get("user") or {}).get("uid", 0)
     if uid:
         c.add(Chown(c.slave, "", uid, -1, AT_EMPTY_PATH))

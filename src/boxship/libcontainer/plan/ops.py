@@ -556,7 +556,10 @@ class ChRoot(Op):
 
 
 class OpenTerminal(Op):
-    """Open /dev/pts/ptmx of a devpts, unlock it, get the other side (TIOCGPTPEER), set the window's size."""
+    """Open /dev/pts/ptmx of a devpts, unlock it, get the other side (TIOCGPTPEER), set the window's size.
+
+    ``relayed``: what is written comes out on another terminal, which adds the carriage returns; this one shall not.
+    """
 
     master: Slot
     slave: Slot
@@ -564,6 +567,7 @@ class OpenTerminal(Op):
     path: Text
     columns: Int = 0
     rows: Int = 0
+    relayed: Int = 0
 
 
 class ControllingTerminal(Op):

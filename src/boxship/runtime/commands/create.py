@@ -27,7 +27,7 @@ def create(call: Call, *, detached: bool) -> "tuple[Container, bool]":
         root=call.root,
         spec=spec,
         keep_spec=bool(options.text("config")),  # the bundle has the same, unless another file was named
-        stdio=streams(spec.get("process") or {}, terminal),
+        stdio=streams(spec.get("process") or {}, terminal, not detached),
         cgroup_manager=call.cgroup_manager,
         no_pivot=options.flag("no-pivot"),
         new_keyring=not options.flag("no-new-keyring"),

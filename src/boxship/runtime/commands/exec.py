@@ -102,7 +102,7 @@ def run(call: Call) -> int:
             signals = Foreground()
         started = container.exec(
             process,
-            stdio=streams(process, terminal),
+            stdio=streams(process, terminal, not detached),
             preserve_fds=count,
             sub_cgroups=_sub_cgroups(call),
             ignore_paused=options.flag("ignore-paused"),
