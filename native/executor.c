@@ -311,6 +311,7 @@ static i64 hook(struct op *op) {
     if (pid == 0) {
         SYS3(dup3, ends[0], 0, 0);
         SYS1(umask, 022);
+        SYS1(chdir, TEXT(HOOK_CWD));
         SYS3(execve, TEXT(HOOK_PATH), argv, env);
         leave(127);
     }

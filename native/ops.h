@@ -2,7 +2,7 @@
 #ifndef BOXSHIP_OPS_H
 #define BOXSHIP_OPS_H
 
-#define OPS_FINGERPRINT 0x1c6d37334db1ee37UL
+#define OPS_FINGERPRINT 0x10d4b722fd57f06bUL
 #define OPS_COUNT 61
 #define OPS_MAX_FIELDS 7
 #define OPS_MAX_SLOTS 512
@@ -85,6 +85,7 @@
 #define HOOK_ARGV 1
 #define HOOK_ENV 2
 #define HOOK_TIMEOUT 3
+#define HOOK_CWD 4
 
 #define OP_OPEN 23
 #define OPEN_INTO 0

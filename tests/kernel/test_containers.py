@@ -358,7 +358,7 @@ def test_hooks_run_in_order_and_know_the_container(bundle: Bundle) -> None:
 
 def test_a_hook_that_fails_undoes_the_container(bundle: Bundle) -> None:
     bundle.spec["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo no luck >&2; exit 3"]}]}
-    with pytest.raises(FailedPrecondition, match="createRuntime hook /bin/sh: exit status 3: no luck"):
+    with pytest.raises(FailedPrecondition, match="createRuntime hook #0: /bin/sh: exit status 3: no luck"):
         bundle.create("true")
     assert Container.list(root=bundle.root) == []
 

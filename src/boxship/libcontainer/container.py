@@ -259,7 +259,7 @@ class Container:
         elif name == compile_hooks.RUNTIME_HOOKS:
             text = self.state_json(CREATING)
             for kind in ("prestart", "createRuntime"):
-                _run_hooks(kind, spec.get("hooks") or {}, text)
+                self._run_hooks(kind, text)
             run.go(text)
 
     def _record_process(self, pid: int) -> None:
@@ -325,7 +325,11 @@ class Container:
         except FileNotFoundError:
             pass  # deleted meanwhile
         self._record["status"] = RUNNING
-        _run_hooks("poststart", self._record.get("hooks") or {}, self.state_json(RUNNING))
+        try:
+            self._run_hooks("poststart", self.state_json(RUNNING))
+        except BoxshipError:
+            self.delete(force=True)  # runtime-spec, lifecycle, step 9
+            raise
 
     def _start_from_outside(self) -> None:
         """Start a container that another process created: through its socket."""
@@ -608,7 +612,22 @@ class Container:
             sleep(0.001)
         manager.delete()
         store.remove(self.root, self.id)
-        _run_hooks("poststop", self._record.get("hooks") or {}, self.state_json(STOPPED))
+        self._run_hooks("poststop", self.state_json(STOPPED))
+
+    def _run_hooks(self, kind: str, text: bytes) -> None:
+        """Those of the runtime's namespaces; a poststop hook that fails is only noted (runtime-spec, step 13)."""
+        found = compile_hooks.of(self._record, kind)
+        if found:
+            from boxship.libcontainer import hooks
+
+            hooks.run(
+                kind,
+                found,
+                text,
+                bundle=self.bundle or "/",
+                annotations=self._record.get("annotations"),
+                warn=self.notes.append if kind == "poststop" else None,
+            )
 
     @property
     def creator(self) -> "tuple[int, int]":
@@ -667,14 +686,6 @@ class Container:
 
 
 _host = host
-
-
-def _run_hooks(kind: str, record_hooks: "dict[str, Any]", text: bytes) -> None:
-    found = compile_hooks.of({"hooks": record_hooks}, kind)
-    if found:
-        from boxship.libcontainer import hooks
-
-        hooks.run(kind, found, text)
 
 
 def _wait_for_end(pidfd: int, milliseconds: int) -> bool:

@@ -13,14 +13,14 @@ and the host's file can never be reached through /proc/PID/exe and overwritten (
 
 import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socketpair
-from errno import EACCES, ECHILD, ECONNRESET, EINTR, EISDIR, ENOENT, ENOEXEC, EPIPE, errorcode
+from errno import EACCES, ECHILD, ECONNRESET, EINTR, EISDIR, ENOENT, ENOEXEC, EPIPE, ETIME, errorcode
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from struct import pack
 
 from boxship.errors import BoxshipError, Internal, StepFailed, Unavailable
 
 from .plan import codec
-from .plan.ops import Await, Exec, FindProgram
+from .plan.ops import Await, Exec, FindProgram, Hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -410,6 +410,15 @@ def failure(plan: "Plan", step: int, number: int) -> BoxshipError:
             total=total,
             errno=number,
             remedy=remedy_text.get(number, ""),
+        )
+    if isinstance(op, Hook):
+        what = {ECHILD: "it exited with an error", ETIME: f"no end after {op.timeout / 1000:g} s"}
+        return StepFailed(
+            f"error running {plan.purpose(step).removeprefix('run ')}",
+            step=step + 1,
+            total=total,
+            errno=number,
+            cause=what.get(number, os.strerror(number).lower()),
         )
     return StepFailed(
         f"step {step + 1} of {total}: {plan.purpose(step)}: {op!r}",

@@ -1,54 +1,89 @@
 """Hooks that run in the runtime's own namespaces: prestart, createRuntime, poststart, poststop.
 
 runtime-spec, config.md, POSIX-platform Hooks.
-Each gets the container's state on standard input, exactly its own environment, and at most its own timeout.
+Each gets the container's state on standard input, the bundle as its working directory, its own environment (the
+runtime's where the hook has none), and at most its own timeout.
+It is executed by a plan of its own, so nothing of ours (signals, descriptors) leaks into it.
 """
 
 import os
-from errno import errorcode
 from select import poll
 from time import monotonic
 
-from boxship.errors import FailedPrecondition
+from boxship.errors import BoxshipError, FailedPrecondition
+
+from .compile.context import Plan
+from .executor import Run
+from .plan.ops import ChDir, Clone, Exec, FindProgram, ResetSignals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-
-def run(kind: str, hooks: "list[dict[str, Any]]", state: bytes) -> None:
-    """Run the hooks in order. Raises FailedPrecondition naming the first that fails."""
-    for hook in hooks:
-        _run(kind, hook, state)
+# crun's annotations: files that get what hooks print.
+STDOUT, STDERR = "run.oci.hooks.stdout", "run.oci.hooks.stderr"
 
 
-def _run(kind: str, hook: "dict[str, Any]", state: bytes) -> None:
+def run(
+    kind: str,
+    hooks: "list[dict[str, Any]]",
+    state: bytes,
+    *,
+    bundle: str = "/",
+    annotations: "dict[str, str] | None" = None,
+    warn: "Callable[[str], None] | None" = None,
+) -> None:
+    """Run the hooks in order. Raises FailedPrecondition naming the first that fails.
+
+    With ``warn`` a failing hook is told to it and the others still run (runtime-spec, lifecycle: poststop).
+    """
+    for number, hook in enumerate(hooks):
+        try:
+            _run(f"error running {kind} hook #{number}: {hook['path']}", hook, state, bundle, annotations or {})
+        except BoxshipError as error:
+            if warn is None:
+                raise
+            warn(str(error))
+
+
+def _run(failed: str, hook: "dict[str, Any]", state: bytes, bundle: str, annotations: "dict[str, str]") -> None:
     path = hook["path"]
-    environment = dict(variable.partition("=")[::2] for variable in hook.get("env") or ())
+    environment = hook.get("env")
+    if not environment:
+        environment = [f"{name}={value}" for name, value in os.environ.items()]
+    plan = Plan()
+    plan.purposes.append((0, f"start {path}"))
+    plan.ops += [
+        ResetSignals(),
+        ChDir(bundle),
+        Clone(0),
+        FindProgram([path]),
+        Exec(list(hook.get("args") or [path]), list(environment)),
+    ]
     read, write = os.pipe2(os.O_CLOEXEC)
     errors_read, errors_write = os.pipe2(os.O_CLOEXEC)
+    files = [read, errors_write]
     try:
-        pid = os.posix_spawn(
-            path,
-            list(hook.get("args") or [path]),
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, read, 0),
-                (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_DUP2, errors_write, 2),
-            ],
-            setsigdef=range(1, 32),
-        )
-    except OSError as error:
-        raise FailedPrecondition(
-            f"run {kind} hook {path}", cause=errorcode.get(error.errno or 0, str(error))
-        ) from error
+        streams = [read, -1, errors_write]
+        for number, key in ((1, STDOUT), (2, STDERR)):
+            if annotations.get(key):
+                files.append(os.open(annotations[key], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o700))
+                streams[number] = files[-1]
+        process = Run(stdio=(streams[0], streams[1], streams[2]))
+        try:
+            process.extend(plan)
+            process.finish()
+        except BaseException:
+            process.abort()
+            raise
+    except (BoxshipError, OSError) as error:
+        os.close(write)
+        os.close(errors_read)
+        raise FailedPrecondition(failed, cause=str(error)) from error
     finally:
-        os.close(read)
-        os.close(errors_write)
-        if "pid" not in locals():
-            os.close(write)
-            os.close(errors_read)
+        for fd in files:
+            os.close(fd)
     try:
         try:
             os.write(write, state)  # smaller than a pipe's buffer: it does not block
@@ -56,16 +91,16 @@ def _run(kind: str, hook: "dict[str, Any]", state: bytes) -> None:
             pass  # a hook need not read its input
         finally:
             os.close(write)
-        status, output = _wait(pid, errors_read, hook.get("timeout"))
+        status, output = _wait(process.pid, errors_read, hook.get("timeout"))
     finally:
         os.close(errors_read)
     if status is None:
-        raise FailedPrecondition(f"run {kind} hook {path}", cause=f"no end after {hook.get('timeout')} s")
+        raise FailedPrecondition(failed, cause=f"no end after {hook.get('timeout')} s")
     if status != 0:
         code = os.waitstatus_to_exitcode(status)
         what = f"exit status {code}" if code >= 0 else f"signal {-code}"
         text = output.decode("utf-8", "replace").strip()
-        raise FailedPrecondition(f"run {kind} hook {path}", cause=what + (f": {text}" if text else ""))
+        raise FailedPrecondition(failed, cause=what + (f": {text}" if text else ""))
 
 
 def _wait(pid: int, errors: int, timeout: "int | None") -> "tuple[int | None, bytes]":

@@ -98,6 +98,18 @@ class Host:
         """Whether this process has the capability."""
         return bool(self.capabilities >> capability & 1)
 
+    def same_namespace(self, path: str, file: str) -> bool:
+        """Whether ``path`` is our own namespace, the one that /proc/self/ns/FILE is."""
+        try:
+            ours, theirs = os.stat("/proc/self/ns/" + file), os.stat(path)
+        except OSError:
+            return False  # the step that opens it says why
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+    def environment(self) -> "list[str]":
+        """Our own environment: that of hooks which have none."""
+        return [f"{name}={value}" for name, value in os.environ.items()]
+
     def link_target(self, path: str) -> str:
         """What the link at a path of the host says, "" when it is none."""
         try:

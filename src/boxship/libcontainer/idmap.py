@@ -3,7 +3,7 @@
 import os
 from errno import errorcode
 
-from boxship.errors import FailedPrecondition, InvalidArgument
+from boxship.errors import FailedPrecondition
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,23 @@ if TYPE_CHECKING:
 def _lines(spec: "dict[str, Any]", key: str) -> str:
     maps = (spec.get("linux") or {}).get(key) or ()
     if not maps:
-        raise InvalidArgument(f"linux.{key} is empty: a new user namespace needs it")
-    return "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in maps)
+        return _default(key, (spec.get("process") or {}).get("user") or {})
+    from .compile.idmaps import lines
+
+    return lines(maps, f"linux.{key}")
+
+
+def _default(key: str, user: "dict[str, Any]") -> str:
+    """Without mappings: root's namespace has the ids that ours has; another user's has one, his own."""
+    file, field, own = {
+        "uidMappings": ("uid_map", "uid", os.geteuid()),
+        "gidMappings": ("gid_map", "gid", os.getegid()),
+    }[key]
+    if os.geteuid() != 0:
+        return f"{user.get(field, 0)} {own} 1\n"
+    with open(f"/proc/self/{file}") as f:
+        ranges = [line.split() for line in f]
+    return "".join(f"{first} {first} {size}\n" for first, _, size in ranges)
 
 
 def host_id(spec: "dict[str, Any]", uid: int) -> int:

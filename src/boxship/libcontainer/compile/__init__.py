@@ -5,7 +5,7 @@ lifecycle.
 Passes decide everything; the executor only carries out.
 """
 
-from . import affinity, cgroup_mounts, devices, hooks, masks, mounts, namespaces, process, rootfs
+from . import affinity, cgroup_mounts, devices, hooks, masks, mounts, namespaces, process, rootfs, scheduling
 from .context import Context, Plan, Request
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ def compile_spec(
     """
     c = Context(request, host)
     process.check(c)
+    namespaces.check(c)
 
     # In the creator's namespaces: everything that has a path on the host.
     namespaces.begin(c)
@@ -41,6 +42,7 @@ def compile_spec(
     namespaces.join_namespaces(c)
     namespaces.time_offsets(c)
     namespaces.raise_limits(c)
+    namespaces.join_mount_namespace(c)
     namespaces.clone(c)
     if begin:
         begin(c.plan)
@@ -53,7 +55,6 @@ def compile_spec(
         mounts.open_bind_sources(c)
         devices.open_device_sources(c)
     namespaces.network_up(c)
-    hooks.meet_runtime_hooks(c)
     devices.attach_nodes(c)
     rootfs.attach_rootfs(c)
     mounts.mounts(c)
@@ -62,6 +63,7 @@ def compile_spec(
     process.make_cwd(c)
     cgroup_mounts.cgroup_mounts(c)
     affinity.everywhere(c)
+    hooks.meet_runtime_hooks(c)
     hooks.create_container(c)
     rootfs.pivot(c)
 
@@ -73,14 +75,14 @@ def compile_spec(
     masks.masked_paths(c)
     rootfs.read_only(c)
     process.session_keyring(c)
-    process.scheduling(c)
+    scheduling.scheduling(c)
     process.security_labels(c)
     process.credentials(c)
     process.find_program(c)
     hooks.meet_start(c)
 
     # Started.
-    hooks.start_container(c)
+    hooks.start_container(c, home)
     namespaces.limits(c)
     process.filter_and_exec(c, home)
     return c.plan
@@ -103,7 +105,7 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     namespaces.enter_container(c, namespaces_flags)
     affinity.in_cgroups(c)
     process.session_keyring(c)
-    process.scheduling(c)
+    scheduling.scheduling(c)
     devices.exec_terminal(c)
     process.security_labels(c)
     process.credentials(c)

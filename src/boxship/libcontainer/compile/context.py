@@ -164,6 +164,9 @@ class Context:
         self.entered_cgroups = False
         self.later: list[tuple[str, Options]] = []  # mounts of cgroups that nothing depends on
         self.cgroup_slot = -1
+        self.mount_namespace = -1
+        # Others are in the mount namespace, too: then nothing but the root's own mounts may be changed.
+        self.shares_mounts = "mount" not in self.created
         self.slave = -1
         self.dev = -1
         # The seccomp filter (flags, instructions), and the capabilities to keep once it is loaded.

@@ -8,6 +8,7 @@ from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import Await, CloseOthers, Hook
 
 from .context import Context
+from .process import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,30 +28,33 @@ def of(spec: "dict[str, Any]", kind: str) -> "list[dict[str, Any]]":
 
 
 def meet_runtime_hooks(c: Context) -> None:
-    """The namespaces are there: the creator runs prestart and createRuntime, and sends the state on."""
+    """All but the pivot is done: the creator runs prestart and createRuntime, and sends the state on.
+
+    Hooks of that time enter the mount namespace and add to what is mounted (as those for GPUs do).
+    """
     if of(c.spec, "prestart") or of(c.spec, "createRuntime") or of(c.spec, "createContainer"):
         c.purpose("wait for the prestart and createRuntime hooks")
         c.add(Await(RUNTIME_HOOKS))
 
 
-def _run(c: Context, kind: str) -> None:
-    for hook in of(c.spec, kind):
-        c.purpose(f"run the {kind} hook {hook['path']}")
+def _run(c: Context, kind: str, cwd: str, env: "list[str]") -> None:
+    for number, hook in enumerate(of(c.spec, kind)):
+        c.purpose(f"run {kind} hook #{number}: {hook['path']}")
         timeout = hook.get("timeout") or 0
         argv = list(hook.get("args") or [hook["path"]])
-        c.add(Hook(hook["path"], argv, list(hook.get("env") or ()), int(timeout * 1000)))
+        c.add(Hook(hook["path"], argv, list(hook.get("env") or env), int(timeout * 1000), cwd))
 
 
 def create_container(c: Context) -> None:
     """createContainer hooks: the container's namespaces, the host's files."""
     if of(c.spec, "createContainer"):
         c.plan.nodes_first = False  # a hook may open devices: the rules must be complete before it runs
-    _run(c, "createContainer")
+        _run(c, "createContainer", c.request.rootfs or "/", c.host.environment())
 
 
-def start_container(c: Context) -> None:
-    """startContainer hooks: inside, after start was called."""
-    _run(c, "startContainer")
+def start_container(c: Context, home: str) -> None:
+    """startContainer hooks: inside, after start was called, with the process's environment where they have none."""
+    _run(c, "startContainer", c.process.get("cwd") or "/", environment(c, home))
 
 
 def meet_start(c: Context) -> None:

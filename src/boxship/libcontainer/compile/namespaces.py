@@ -22,6 +22,7 @@ from boxship.libcontainer.plan.ops import (
     Unshare,
     Write,
     WriteFile,
+    WriteProc,
 )
 from boxship.linux.abi.process import (
     CAP_SYS_RESOURCE,
@@ -39,6 +40,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IDS_MAPPED, CGROUPS = "ids-mapped", "cgroups"
+
+
+def check(c: Context) -> None:
+    """What namespaces ask of the rest of the spec (as runc has it)."""
+    for key in ("uidMappings", "gidMappings"):
+        if c.linux.get(key) and not c.userns:
+            raise InvalidArgument(
+                f"linux.{key}: the container has no user namespace", remedy="add one to linux.namespaces"
+            )
+    offsets = c.linux.get("timeOffsets") or {}
+    for clock in offsets:
+        if clock not in ("monotonic", "boottime"):
+            raise InvalidArgument(f"linux.timeOffsets: unknown clock {clock!r}", remedy="monotonic or boottime")
+    if offsets and "time" not in c.created:
+        raise InvalidArgument(
+            "linux.timeOffsets: the container has no new time namespace",
+            remedy="add one, without a path, to linux.namespaces",
+        )
 
 
 def begin(c: Context) -> None:
@@ -122,8 +141,6 @@ def join_namespaces(c: Context) -> None:
     """Namespaces given by path. The user namespace comes last where we may enter the others as we are."""
     if not c.joined:
         return
-    if "mount" in c.joined:
-        raise InvalidArgument("linux.namespaces: a container's mount namespace must be new, not joined by path")
     kinds = sorted(c.joined, key=lambda kind: (kind == "user") == c.privileged)
     slots = {}
     for kind in kinds:
@@ -131,8 +148,18 @@ def join_namespaces(c: Context) -> None:
         slots[kind] = c.slot()
         c.add(Open(slots[kind], CWD, c.joined[kind], 0))
     for kind in kinds:
+        if kind == "mount":
+            c.mount_namespace = slots[kind]  # the last: from then on the host's paths are out of reach
+            continue
         c.purpose(f"join the {kind} namespace {c.joined[kind]}")
         c.add(SetNs(slots[kind], NAMESPACES[kind]))
+
+
+def join_mount_namespace(c: Context) -> None:
+    """A mount namespace given by path: what is mounted for the container is seen by those who are in it, too."""
+    if c.mount_namespace >= 0:
+        c.purpose(f"join the mount namespace {c.joined['mount']}")
+        c.add(SetNs(c.mount_namespace, NAMESPACES["mount"]))
 
 
 def time_offsets(c: Context) -> None:
@@ -257,15 +284,20 @@ def sysctls(c: Context) -> None:
             needs = "ipc"
         elif dotted.startswith("net."):
             needs = "network"
-        elif dotted in ("kernel.hostname", "kernel.domainname"):
+        elif dotted == "kernel.domainname" and c.spec.get("domainname") in (None, "", str(value)):
             needs = "uts"
+        elif dotted in ("kernel.hostname", "kernel.domainname"):
+            field = dotted.partition(".")[2]
+            raise InvalidArgument(f"linux.sysctl: {key} is what {field} says", remedy=f"use {field}")
         elif dotted.startswith("user."):
             needs = "user"
         else:
             raise InvalidArgument(f"linux.sysctl: {key} is not namespaced: it would change the host")
         if needs not in c.created and needs not in c.joined:
             raise InvalidArgument(f"linux.sysctl: {key} needs a {needs} namespace of the container's own")
+        if needs == "network" and needs in c.joined and c.host.same_namespace(c.joined[needs], "net"):
+            raise InvalidArgument(f"linux.sysctl: {key}: the network namespace {c.joined[needs]} is the host's")
         if ".." in path.split("/"):
             raise InvalidArgument(f"linux.sysctl: {key} is not a name")
         c.purpose(f"set sysctl {key}")
-        c.add(WriteFile(CWD, "/proc/sys/" + path, str(value)))
+        c.add(WriteProc("sys/" + path, str(value)))

@@ -10,7 +10,6 @@ from struct import pack
 
 from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
-    CWD,
     STDIO,
     AmbientSet,
     BoundingSet,
@@ -22,28 +21,21 @@ from boxship.libcontainer.plan.ops import (
     Duplicate,
     Exec,
     FindProgram,
-    IoPriority,
     JoinSessionKeyring,
     OpenTarget,
-    Personality,
     Prctl,
-    Scheduler,
     Seccomp,
     SetGroups,
     SetIds,
     Umask,
-    WriteFile,
+    WriteProc,
 )
 from boxship.linux.abi.mount import AT_EMPTY_PATH
 from boxship.linux.abi.process import (
     CAP_SYS_ADMIN,
     CAPABILITIES,
-    IO_PRIORITY_CLASSES,
-    PERSONALITIES,
     PR_SET_KEEPCAPS,
     PR_SET_NO_NEW_PRIVS,
-    SCHED_FLAGS,
-    SCHEDULERS,
 )
 
 from . import environment
@@ -75,50 +67,6 @@ def session_keyring(c: Context) -> None:
     if c.request.new_keyring:
         c.purpose("join a new session keyring")
         c.add(JoinSessionKeyring("_ses." + c.request.id, tolerate=(ENOSYS, EPERM)))
-
-
-def scheduling(c: Context) -> None:
-    """process.scheduler, ioPriority and linux.personality."""
-    scheduler = c.process.get("scheduler")
-    if scheduler:
-        c.purpose("set the scheduler")
-        policy = scheduler.get("policy")
-        if policy not in SCHEDULERS:
-            raise InvalidArgument(f"process.scheduler.policy: unknown value {policy!r}")
-        flags = 0
-        for flag in scheduler.get("flags") or ():
-            if flag not in SCHED_FLAGS:
-                raise InvalidArgument(f"process.scheduler.flags: unknown value {flag!r}")
-            flags |= SCHED_FLAGS[flag]
-        c.add(
-            Scheduler(
-                pack(
-                    "<IIQiIQQQ",
-                    48,
-                    SCHEDULERS[policy],
-                    flags,
-                    scheduler.get("nice", 0),
-                    scheduler.get("priority", 0),
-                    scheduler.get("runtime", 0),
-                    scheduler.get("deadline", 0),
-                    scheduler.get("period", 0),
-                )
-            )
-        )
-    priority = c.process.get("ioPriority")
-    if priority:
-        kind = priority.get("class")
-        if kind not in IO_PRIORITY_CLASSES:
-            raise InvalidArgument(f"process.ioPriority.class: unknown value {kind!r}")
-        c.purpose("set the I/O priority")
-        c.add(IoPriority(IO_PRIORITY_CLASSES[kind] << 13 | priority.get("priority", 0)))
-    personality = c.linux.get("personality")
-    if personality:
-        domain = personality.get("domain")
-        if domain not in PERSONALITIES or personality.get("flags"):
-            raise InvalidArgument(f"linux.personality: {personality!r} is not supported")
-        c.purpose(f"set the personality {domain}")
-        c.add(Personality(PERSONALITIES[domain]))
 
 
 def capability_mask(c: Context, kind: str) -> int:
@@ -204,13 +152,13 @@ def security_labels(c: Context) -> None:
     profile = c.process.get("apparmorProfile")
     if profile and c.host.apparmor:
         c.purpose(f"set the AppArmor profile {profile}")
-        c.add(WriteFile(CWD, "/proc/self/attr/exec", "exec " + profile))
+        c.add(WriteProc("thread-self/attr/exec", "exec " + profile))
     elif profile and profile != "unconfined":
         c.note(f"process.apparmorProfile {profile!r}: AppArmor is not on")
     label = c.process.get("selinuxLabel")
     if label and c.host.selinux:
         c.purpose(f"set the SELinux label {label}")
-        c.add(WriteFile(CWD, "/proc/self/attr/exec", label))
+        c.add(WriteProc("thread-self/attr/exec", label))
 
 
 def find_program(c: Context) -> None:

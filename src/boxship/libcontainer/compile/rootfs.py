@@ -28,6 +28,7 @@ from boxship.linux.abi.mount import (
     MNT_DETACH,
     MOUNT_ATTR_RDONLY,
     MOVE_MOUNT_F_EMPTY_PATH,
+    MS_SHARED,
     MS_SLAVE,
     O_DIRECTORY,
     O_PATH,
@@ -103,25 +104,49 @@ def _split_layers(value: str) -> "list[str]":
 
 def private_mounts(c: Context) -> None:
     """No mount that we make may show on the host; what the host mounts later may show here (as runc has it)."""
+    if c.shares_mounts:
+        c.note("the mount namespace is shared: the container's mounts stay, and it enters its root by chroot")
+        return
     c.purpose("make all mounts slaves of the host's")
     c.add(SetMountAttributes(CWD, "/", AT_RECURSIVE, 0, 0, MS_SLAVE))
 
 
+def _propagation(c: Context) -> "tuple[int, bool]":
+    """(flag, recursive) of linux.rootfsPropagation; (0, False) for none."""
+    word = c.linux.get("rootfsPropagation")
+    if word and word not in PROPAGATION:
+        raise InvalidArgument(
+            f"linux.rootfsPropagation: unknown value {word!r}", remedy="one of " + ", ".join(PROPAGATION)
+        )
+    return PROPAGATION[word] if word else (0, False)
+
+
 def attach_rootfs(c: Context) -> None:
-    """Onto ``/`` of the new namespace: a mount that pivot_root(2) can take, found again by its handle."""
+    """Onto ``/`` of the new namespace: a mount that pivot_root(2) can take, found again by its handle.
+
+    Hooks that run before the pivot look for it at its path on the host (runtime-spec, createContainer Hooks): where
+    there are some, it is attached there.
+    """
     c.purpose("attach the root file system")
+    flag, recursive = _propagation(c)
+    # Before anything is mounted below it: those have a propagation of their own.
+    here = flag if recursive and flag != MS_SHARED else MS_SLAVE
+    hooks = c.spec.get("hooks") or {}
+    watched = any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer"))
+    at_its_path = "mount" not in c.joined and (c.shares_mounts or (watched and not c.userns and not c.request.no_pivot))
+    place = c.request.rootfs if at_its_path else "/"
     legacy = {slot: (type, source, options) for slot, type, source, options in c.legacy_rootfs}
     for slot in c.rootfs_slots:
         if slot in legacy:
             type, source, options = legacy[slot]
             flags = sum(LEGACY_FLAGS.get(option, 0) for option in options)
             data = ",".join(option for option in options if option not in LEGACY_FLAGS and option != "rw")
-            c.add(Mount(source or type, "/", type, flags, data))
+            c.add(Mount(source or type, place, type, flags, data))
             # The lookup of "/" stops at the process's own root; ".." from there crosses to what covers it.
-            c.add(Open(slot, CWD, "/..", O_PATH | O_DIRECTORY))
+            c.add(Open(slot, CWD, "/.." if place == "/" else place, O_PATH | O_DIRECTORY))
             continue
-        c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, MS_SLAVE))
-        c.add(MoveMount(slot, CWD, "/", MOVE_MOUNT_F_EMPTY_PATH))
+        c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, here))
+        c.add(MoveMount(slot, CWD, place, MOVE_MOUNT_F_EMPTY_PATH))
     c.root = c.rootfs_slots[-1]
 
 
@@ -129,7 +154,9 @@ def pivot(c: Context) -> None:
     """pivot_root(".", "."): the old root ends up on top of the new one, and is let go of there (pivot_root(2))."""
     c.purpose("pivot into the root file system")
     c.add(FchDir(c.root))
-    if c.request.no_pivot:
+    if c.shares_mounts:
+        c.add(ChRoot("."))  # others have their root here
+    elif c.request.no_pivot:
         # It was moved onto "/" already. What stays below could give a bare /proc or /sys back to who makes a mount
         # namespace of his own: the kernel allows a new mount only where such a one is visible (mount_too_revealing).
         for path in c.host.mounts_of("proc", "sysfs"):
@@ -146,15 +173,11 @@ def pivot(c: Context) -> None:
 
 
 def propagation(c: Context) -> None:
-    """linux.rootfsPropagation."""
-    word = c.linux.get("rootfsPropagation")
-    if not word:
-        return
-    if word not in PROPAGATION:
-        raise InvalidArgument(f"linux.rootfsPropagation: unknown value {word!r}")
-    flag, recursive = PROPAGATION[word]
-    c.purpose(f"make the root mount {word}")
-    c.add(SetMountAttributes(CWD, "/", AT_RECURSIVE if recursive else 0, 0, 0, flag))
+    """linux.rootfsPropagation of the root mount itself; shared only now, because pivot_root(2) refuses that."""
+    flag, recursive = _propagation(c)
+    if flag and not (recursive and flag != MS_SHARED):
+        c.purpose(f"make the root mount {c.linux['rootfsPropagation']}")
+        c.add(SetMountAttributes(CWD, "/", 0, 0, 0, flag))
 
 
 def read_only(c: Context) -> None:

@@ -105,7 +105,7 @@ CALLS = {
     "LoopbackUp": 'ioctl(SIOCSIFFLAGS, "lo", IFF_UP | IFF_RUNNING)',
     "Await": "// wait: {name}",
     "SendHandle": "sendmsg(SCM_RIGHTS [{slot}])",
-    "Hook": "clone3(); execve({path}, {argv}, {env}); wait4()",
+    "Hook": "clone3(); chdir({cwd}); execve({path}, {argv}, {env}); wait4()",
     "Open": "{into} = openat2({dir}, {path}, flags={flags:open}, resolve={resolve:resolve}, mode={mode:o})",
     "Close": "close({slot})",
     "CloseOthers": "close_range(all but the slots up to {last})",

@@ -300,12 +300,14 @@ class Hook(Op):
     """Run a program to its end with the last meeting point's text (the state, as JSON) on its standard input.
 
     A non-zero exit is ECHILD, a timeout ETIME. ``timeout`` is in milliseconds, 0 for none.
+    A working directory ``cwd`` that is not there is not entered.
     """
 
     path: Text
     argv: Texts
     env: Texts
     timeout: Int = 0
+    cwd: Text = "/"
 
 
 # ── Files ──

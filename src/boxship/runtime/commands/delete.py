@@ -20,5 +20,8 @@ def run(call: Call) -> int:
         if force:
             return 0
         raise
+    said = len(container.notes)
     container.delete(force=force)
+    for note in container.notes[said:]:
+        call.log.warning(note)
     return 0

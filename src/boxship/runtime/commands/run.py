@@ -29,4 +29,7 @@ def run(call: Call) -> int:
         return signals.wait(container.pid, container.console if terminal else -1)
     finally:
         if not options.flag("keep"):
+            said = len(container.notes)
             container.delete(force=True)
+            for note in container.notes[said:]:
+                call.log.error(note)  # a poststop hook that failed
