@@ -554,6 +554,7 @@ static i64 carry_out(struct op *op) {
     case OP_FCH_DIR: return SYS1(fchdir, handle(F(FCH_DIR_SLOT)));
     case OP_CH_DIR: return SYS1(chdir, TEXT(CH_DIR_PATH));
     case OP_CHECK_CWD: return check_cwd();
+    case OP_CHECK_ROOT: return check_root();
     case OP_PIVOT_ROOT: return SYS2(pivot_root, TEXT(PIVOT_ROOT_NEW), TEXT(PIVOT_ROOT_OLD));
     case OP_CH_ROOT: return SYS1(chroot, TEXT(CH_ROOT_PATH));
 

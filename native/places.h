@@ -142,6 +142,23 @@ static i64 check_file(int fd, u32 type, u64 device) {
     return device && s.rdev != device ? -EXDEV : 0;
 }
 
+static i64 mount_of(const char *path, u64 *id) {
+    struct { u32 mask, rest[35]; u64 mount; u64 more[13]; } s = {0}; /* struct statx: stx_mnt_id is at 144 */
+    i64 r = SYS5(statx, -100, path, 0, 0x1000 /* STATX_MNT_ID */, &s);
+    *id = s.mount;
+    return r < 0 ? r : s.mask & 0x1000 ? 0 : -EOPNOTSUPP;
+}
+
+/* Nothing may lie over the root: a lookup of "/" stops at our own, ".." from there crosses to what covers it, and
+ * that is where setns(2) would lead. */
+static i64 check_root(void) {
+    u64 root, top;
+    i64 r = mount_of("/", &root);
+    if (r == -EOPNOTSUPP) return 0; /* before Linux 5.8 */
+    if (r >= 0) r = mount_of("/..", &top);
+    return r < 0 ? r : root == top ? 0 : -EXDEV;
+}
+
 /* Hides a path: an empty directory over a directory, `null` over anything else; the file itself says which. */
 static i64 mask(const char *path, int null) {
     static int nothing = -1; /* the first empty directory that was mounted; the others are copies of it */

@@ -308,7 +308,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is(bundle: Bundle) -> No
     with pytest.raises(InvalidArgument, match="inside /proc"):
         bundle.create("true")
     for id in ("", ".", "..", "a/b", "a b", ".hidden"):
-        with pytest.raises(InvalidArgument, match="invalid container id"):
+        with pytest.raises(InvalidArgument, match="invalid container ID"):
             Container.create(id, str(bundle.path), root=bundle.root, spec=bundle.spec)
     assert Container.list(root=bundle.root) == []
 
@@ -358,7 +358,7 @@ def test_hooks_run_in_order_and_know_the_container(bundle: Bundle) -> None:
 
 def test_a_hook_that_fails_undoes_the_container(bundle: Bundle) -> None:
     bundle.spec["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo no luck >&2; exit 3"]}]}
-    with pytest.raises(FailedPrecondition, match="createRuntime hook #0: /bin/sh: exit status 3: no luck"):
+    with pytest.raises(FailedPrecondition, match="createRuntime hook #0: /bin/sh: exit code 3: no luck"):
         bundle.create("true")
     assert Container.list(root=bundle.root) == []
 

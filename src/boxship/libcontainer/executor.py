@@ -126,10 +126,13 @@ class Run:
     """One plan being carried out; see the module for the lifecycle.
 
     ``handle_received`` is the descriptor that the plan sent (a terminal's master), -1 until then; the caller owns
-    it. ``times`` are the steps' CLOCK_MONOTONIC nanoseconds when ``trace`` was asked for.
+    it. With ``here`` the executor is our own child even where another process spawns those of containers.
+    ``times`` are the steps' CLOCK_MONOTONIC nanoseconds when ``trace`` was asked for.
     """
 
-    def __init__(self, *, stdio: "tuple[int, int, int]" = (-1, -1, -1), trace: bool = False) -> None:
+    def __init__(
+        self, *, stdio: "tuple[int, int, int]" = (-1, -1, -1), trace: bool = False, here: bool = False
+    ) -> None:
         self.plan: Plan | None = None
         self._trace = trace
         self._sent = 0
@@ -146,7 +149,7 @@ class Run:
         try:
             image = _memfd()
             opened.append(image)
-            if spawn_elsewhere is not None:
+            if spawn_elsewhere is not None and not here:
                 self._elsewhere = True
                 spawn_elsewhere(image, theirs.fileno(), stdio)
                 return

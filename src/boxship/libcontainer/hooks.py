@@ -44,7 +44,7 @@ def run(
         except BoxshipError as error:
             if warn is None:
                 raise
-            warn(str(error))
+            warn(f"{kind} hook failed with {error.cause}: #{number}, {hook['path']}")
 
 
 def _run(failed: str, hook: "dict[str, Any]", state: bytes, bundle: str, annotations: "dict[str, str]") -> None:
@@ -70,7 +70,7 @@ def _run(failed: str, hook: "dict[str, Any]", state: bytes, bundle: str, annotat
             if annotations.get(key):
                 files.append(os.open(annotations[key], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o700))
                 streams[number] = files[-1]
-        process = Run(stdio=(streams[0], streams[1], streams[2]))
+        process = Run(stdio=(streams[0], streams[1], streams[2]), here=True)
         try:
             process.extend(plan)
             process.finish()
@@ -98,7 +98,7 @@ def _run(failed: str, hook: "dict[str, Any]", state: bytes, bundle: str, annotat
         raise FailedPrecondition(failed, cause=f"no end after {hook.get('timeout')} s")
     if status != 0:
         code = os.waitstatus_to_exitcode(status)
-        what = f"exit status {code}" if code >= 0 else f"signal {-code}"
+        what = f"exit code {code}" if code >= 0 else f"signal {-code}"
         text = output.decode("utf-8", "replace").strip()
         raise FailedPrecondition(failed, cause=what + (f": {text}" if text else ""))
 

@@ -106,6 +106,13 @@ class Host:
             return False  # the step that opens it says why
         return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
+    def groups(self) -> "list[int]":
+        """Our supplementary groups."""
+        for line in _read(f"/proc/{self._pid}/status", "").splitlines():
+            if line.startswith("Groups:"):
+                return [int(group) for group in line[7:].split()]
+        return []
+
     def environment(self) -> "list[str]":
         """Our own environment: that of hooks which have none."""
         return [f"{name}={value}" for name, value in os.environ.items()]

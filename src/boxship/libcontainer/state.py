@@ -24,8 +24,12 @@ _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 def check_id(id: str) -> None:
     """Raise InvalidArgument for a name that cannot be a directory's."""
     if not id or len(id) > 1024 or not _ALLOWED.issuperset(id) or id[0] == ".":
+        wrong = next((char for char in id if char not in _ALLOWED), id[:1])
+        cause = f"invalid character {wrong!r}" if wrong and len(id) <= 1024 else "longer than 1024" if id else "empty"
         raise InvalidArgument(
-            f"invalid container id {id!r}", remedy="use letters, digits, and any of _ + - . (but not . first)"
+            f"invalid container ID format: {id!r}",
+            cause=cause,
+            remedy="use letters, digits, and any of _ + - . (but not . first)",
         )
 
 

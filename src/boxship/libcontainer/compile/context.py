@@ -161,6 +161,8 @@ class Context:
         self.id_maps: dict[tuple[str, str], int] = {}
         self.device_sources: dict[str, int] = {}
         self.device_nodes = -1
+        self.on_old_root = True  # the root file system is attached there, not at its path
+        self.over_old_root = 0  # mounts that lie on the old root and are not the new one
         self.entered_cgroups = False
         self.later: list[tuple[str, Options]] = []  # mounts of cgroups that nothing depends on
         self.cgroup_slot = -1
@@ -200,7 +202,8 @@ class Context:
         """A slot with /dev of the container, after its mounts were made."""
         if self.dev < 0:
             self.dev = self.slot()
-            self.add(OpenTarget(self.dev, self.root, "dev"))
+            # An image whose /dev is a link would have its devices made somewhere else.
+            self.add(OpenTarget(self.dev, self.root, "dev", TARGET_NO_FOLLOW))
         return self.dev
 
 

@@ -155,6 +155,7 @@ def attach_nodes(c: Context) -> None:
     if c.device_nodes >= 0:
         c.purpose("attach the device nodes")
         c.add(MoveMount(c.device_nodes, CWD, "/", MOVE_MOUNT_F_EMPTY_PATH))
+        c.over_old_root += 1
 
 
 def devices(c: Context) -> None:

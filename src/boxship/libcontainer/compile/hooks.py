@@ -8,7 +8,7 @@ from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import Await, CloseOthers, Hook
 
 from .context import Context
-from .process import environment
+from .process import variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def create_container(c: Context) -> None:
 
 def start_container(c: Context, home: str) -> None:
     """startContainer hooks: inside, after start was called, with the process's environment where they have none."""
-    _run(c, "startContainer", c.process.get("cwd") or "/", environment(c, home))
+    _run(c, "startContainer", c.process.get("cwd") or "/", variables(c, home))
 
 
 def meet_start(c: Context) -> None:

@@ -70,7 +70,9 @@ def open_bind_sources(c: Context) -> None:
         if _host_sysfs(c, mount.get("type") or ""):
             c.purpose("open the host's /sys: a user namespace without a network of its own cannot mount another")
             c.bind_sources[index] = c.slot()
-            c.add(OpenTree(c.bind_sources[index], CWD, "/sys", OPEN_TREE_CLONE | AT_RECURSIVE))
+            # Without privileges what is mounted below comes along: it hides something.
+            flags = OPEN_TREE_CLONE | (0 if c.privileged else AT_RECURSIVE)
+            c.add(OpenTree(c.bind_sources[index], CWD, "/sys", flags))
             continue
         if not _is_bind(mount, options):
             if options.idmap:
@@ -187,6 +189,7 @@ def _covered(c: Context, target: str, slot: int) -> None:
     """A mount on / is the root from now on."""
     if not target:
         c.root = c.keep(slot)
+        c.over_old_root += c.on_old_root
 
 
 def _bind(c: Context, mount: "dict[str, Any]", slot: int, target: str, options: Options) -> None:
@@ -196,6 +199,9 @@ def _bind(c: Context, mount: "dict[str, Any]", slot: int, target: str, options: 
     kind = TARGET_FILE if c.host.path_kind(source, follow=not options.source_no_follow) == "file" else 0
     if _host_sysfs(c, mount.get("type") or ""):
         kind = 0
+        if not c.privileged:
+            flags = AT_EMPTY_PATH | AT_RECURSIVE
+            c.add(SetMountAttributes(slot, "", flags, options.set & MOUNT_ATTR_RDONLY))
     # Not a peer of the host's mount, unless the spec asks for it: what we mount below must not show there.
     if not options.propagation:
         c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, MS_SLAVE))

@@ -42,6 +42,8 @@ from . import environment
 from .context import Context, clean
 
 DEFAULT_HOME = "/"
+# crun's annotation, used by podman's --group-add keep-groups.
+KEEP_GROUPS = "run.oci.keep_original_groups"
 
 
 def check(c: Context) -> None:
@@ -112,6 +114,8 @@ def credentials(c: Context) -> None:
     c.purpose(f"become user {uid}, group {gid}")
     c.add(Prctl(PR_SET_KEEPCAPS, 1))
     groups = user.get("additionalGids") or ()
+    if (c.spec.get("annotations") or {}).get(KEEP_GROUPS) in ("1", "true"):
+        groups = c.host.groups()
     # Without privileges only a user namespace with setgroups denied is possible: then there is nothing to set.
     refused = () if c.privileged or groups else (EPERM,)
     c.add(SetGroups(pack(f"<{len(groups)}I", *groups), tolerate=refused))
@@ -176,6 +180,15 @@ def find_program(c: Context) -> None:
     c.add(FindProgram([directory.rstrip("/") + "/" + name for directory in directories]))
 
 
+def variables(c: Context, home: str) -> "list[str]":
+    """process.env as the program gets it, with HOME where it has none."""
+    given = c.process.get("env") or ()
+    env = environment.prepare(given)
+    if not environment.has_home(given):
+        env.append("HOME=" + (home or DEFAULT_HOME))
+    return env
+
+
 def filter_and_exec(c: Context, home: str) -> None:
     """no_new_privs, the filter, the last capability, and the program."""
     if c.no_new_privileges:
@@ -183,10 +196,6 @@ def filter_and_exec(c: Context, home: str) -> None:
         c.add(Prctl(PR_SET_NO_NEW_PRIVS, 1))
     for n in range(c.request.preserve_fds):
         c.add(Duplicate(c.preserved + n, 3 + n, tolerate=(EBADF,)))
-    variables = c.process.get("env") or ()
-    env = environment.prepare(variables)
-    if not environment.has_home(variables):
-        env.append("HOME=" + (home or DEFAULT_HOME))
     if c.seccomp:
         c.purpose("load the seccomp filter")
         flags, program = c.seccomp
@@ -194,4 +203,4 @@ def filter_and_exec(c: Context, home: str) -> None:
         if c.final_capabilities:
             c.add(CapSet(*c.final_capabilities))
     c.purpose(f"execute {c.process['args'][0]}")
-    c.add(Exec(list(c.process["args"]), env))
+    c.add(Exec(list(c.process["args"]), variables(c, home)))

@@ -10,6 +10,7 @@ from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
     CWD,
     ChDir,
+    CheckRoot,
     ChRoot,
     FchDir,
     MakeMount,
@@ -147,6 +148,9 @@ def attach_rootfs(c: Context) -> None:
             continue
         c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, here))
         c.add(MoveMount(slot, CWD, place, MOVE_MOUNT_F_EMPTY_PATH))
+    c.on_old_root = place == "/"
+    if c.on_old_root:
+        c.over_old_root += len(c.rootfs_slots) - 1
     c.root = c.rootfs_slots[-1]
 
 
@@ -165,11 +169,13 @@ def pivot(c: Context) -> None:
         c.add(ChRoot("."))
     else:
         c.add(PivotRoot(".", "."))
-        # What was stacked on the old "/" below our root went along and covers the old root: it goes first, or the
-        # old root would stay, one ".." away.
-        for _ in range(len(c.rootfs_slots) + (c.device_nodes >= 0)):
+        # What lay on the old root (the lower ones of several root mounts, the device nodes) lies there still, and a
+        # lookup finds the topmost first: all of it goes, then the old root.
+        for _ in range(c.over_old_root + 1):
             c.add(Unmount(".", MNT_DETACH))
     c.add(ChDir("/"))
+    if not c.shares_mounts:
+        c.add(CheckRoot())
 
 
 def propagation(c: Context) -> None:

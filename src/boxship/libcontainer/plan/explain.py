@@ -134,6 +134,7 @@ CALLS = {
     "FchDir": "fchdir({slot})",
     "ChDir": "chdir({path})",
     "CheckCwd": "getcwd() // must be inside",
+    "CheckRoot": 'statx("/"), statx("/..") // must be the same mount',
     "PivotRoot": "pivot_root({new}, {old})",
     "ChRoot": "chroot({path})",
     "OpenTerminal": "{master} = openat2({dir}, {path}, O_RDWR | O_NOCTTY); "

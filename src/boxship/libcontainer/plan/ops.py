@@ -541,6 +541,10 @@ class CheckCwd(Op):
     """getcwd(2) must give a path under the root, or ENOENT: a working directory outside is CVE-2024-21626."""
 
 
+class CheckRoot(Op):
+    """Nothing may be mounted over the root (statx(2) of ``/`` and ``/..``): EXDEV when something is."""
+
+
 class PivotRoot(Op):
     """pivot_root(2)."""
 

@@ -23,5 +23,5 @@ def run(call: Call) -> int:
     said = len(container.notes)
     container.delete(force=force)
     for note in container.notes[said:]:
-        call.log.warning(note)
+        call.log.error(note)  # a poststop hook that failed
     return 0
