@@ -134,7 +134,8 @@ def attach_rootfs(c: Context) -> None:
     here = flag if recursive and flag != MS_SHARED else MS_SLAVE
     hooks = c.spec.get("hooks") or {}
     watched = any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer"))
-    at_its_path = "mount" not in c.joined and (c.shares_mounts or (watched and not c.userns and not c.request.no_pivot))
+    watched = watched and not c.userns and not c.request.no_pivot
+    at_its_path = "mount" not in c.joined and (c.shares_mounts or watched)
     place = c.request.rootfs if at_its_path else "/"
     legacy = {slot: (type, source, options) for slot, type, source, options in c.legacy_rootfs}
     for slot in c.rootfs_slots:
