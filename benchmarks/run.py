@@ -4,7 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALL = ("library_start", "runtime_cli", "docker_run", "containers_by_ctr", "shim_memory")
+ALL = (
+    "library_start",
+    "library_exec",
+    "library_burst",
+    "runtime_cli",
+    "container_memory",
+    "docker_run",
+    "containers_by_ctr",
+    "shim_memory",
+)
 
 
 def main() -> int:

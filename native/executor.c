@@ -39,6 +39,7 @@ struct header { /* codec.py: HEADER */
 #define FLAG_LAST 2 /* no further segment follows */
 #define MOST_STEPS 8192
 #define PATIENCE 600000 /* ns */
+#define BUSY 30000      /* ns that a look and a yield take only when others run in between */
 
 struct op { /* codec.py: RECORD; text fields are offset | length << 32 into the plan */
     u16 number;
@@ -229,12 +230,17 @@ static i64 move_up(i64 fd) {
 
 /* What we wait for is on its way, mostly: look for it a while before going to sleep. Woken, we would be put on the
  * creator's CPU when ours has become too idle to count as idle (virtual machines), and start only when it stops.
- * Yielding, so that nobody who has something to do waits for us. */
+ * Yielding, so that nobody who has something to do waits for us; and no longer when somebody had. */
 static void wait_awake(void) {
     struct pollfd ready = {control, 1, 0};
     struct timespec none = {0, 0};
-    u64 until = now() + PATIENCE;
-    while (!SYS5(ppoll, &ready, 1, &none, 0, 8) && now() < until) SYS0(sched_yield);
+    u64 before = now(), until = before + PATIENCE;
+    while (!SYS5(ppoll, &ready, 1, &none, 0, 8) && before < until) {
+        SYS0(sched_yield);
+        u64 after = now();
+        if (after - before > BUSY) return;
+        before = after;
+    }
 }
 
 /* One packet from the control socket; handles that came with it go into slots. */
