@@ -1,6 +1,8 @@
 """`boxship-runc` in place of runc, under programs that are not ours: containerd's shim (by ctr), dockerd, podman."""
 
+import difflib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 
 RUNTIME = Path(sys.executable).parent / "boxship-runc"
 BUSYBOX = shutil.which("busybox") or ""
-APPLETS = "sh true echo sleep cat id tty ls".split()
+APPLETS = "sh true echo sleep cat id tty ls env sort tr cut grep pwd".split()
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0 or not BUSYBOX, reason="needs root and a static busybox"),
@@ -114,7 +116,7 @@ def test_ctr_execs_pauses_lists_and_kills(ctr: Ctr, scratch: Path) -> None:
     assert not any((scratch / "runc" / "default").glob("[!.]*"))
 
 
-# ── a real dockerd with --add-runtime ──
+# ── a real dockerd with --add-runtime and as its default ──
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def docker(scratch: Path) -> "Iterator[list[str]]":
     if not shutil.which("dockerd") or not shutil.which("docker"):
         pytest.skip("needs dockerd and docker")
     command = ["dockerd", "--bridge=none", "--iptables=false", "--storage-driver=vfs"]
-    command += [f"--add-runtime=boxship={RUNTIME}"]
+    command += [f"--add-runtime=boxship={RUNTIME}", "--default-runtime=boxship"]
     command += ["--data-root", str(scratch / "docker"), "--exec-root", str(scratch / "dockerexec")]
     command += ["-H", f"unix://{scratch}/docker.sock", "--pidfile", str(scratch / "docker.pid")]
     with open(scratch / "docker.log", "wb") as log:
@@ -158,8 +160,51 @@ def docker(scratch: Path) -> "Iterator[list[str]]":
 def test_docker_runs(
     docker: "list[str]", flags: "list[str]", command: "list[str]", code: int, output: str
 ) -> None:
-    done = run(*docker, "run", "--rm", "--runtime", "boxship", "--network", "none", *flags, "bb", *command)
+    done = run(*docker, "run", "--rm", "--network", "none", *flags, "bb", *command)
     assert (done.returncode, done.stdout) == (code, output), done.stderr
+
+
+LOOK = (
+    "id; pwd; umask; env | sort; cat /proc/self/oom_score_adj; ulimit -a;"
+    "ls -l /dev | tr -s ' ' | cut -d' ' -f1,3,4,9-;"
+    "grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|CoreDumping)' /proc/self/status;"
+    "cut -d' ' -f5,6 /proc/self/mountinfo | sort;"
+    "ls /proc/self/fd; cat /proc/self/cgroup; echo wrong >&2; ls -ld / /proc /tmp | cut -d' ' -f1; exit 9"
+)
+
+
+@pytest.mark.peer("dockerd", "runc")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--user", "1000:1000", "--group-add", "50"],
+        ["--cap-drop", "ALL", "--cap-add", "NET_RAW", "--security-opt", "no-new-privileges"],
+        ["--security-opt", "seccomp=unconfined", "--read-only", "--tmpfs", "/tmp:size=1m,noexec"],
+        ["--memory", "64m", "--cpus", "0.5", "--pids-limit", "50", "--oom-score-adj", "400"],
+        ["--ulimit", "nofile=99:100", "--ulimit", "core=0", "--shm-size", "3m", "--hostname", "named"],
+        ["--ipc", "host", "--uts", "host"],
+        ["--pid", "host"],
+        ["--cgroupns", "private"],
+        ["--device", "/dev/full:/dev/mine:r", "--sysctl", "kernel.msgmax=12345"],
+        ["--init", "--workdir", "/made/here", "--env", "A=b c", "--stop-signal", "USR1"],
+    ],
+    ids=" ".join,
+)
+def test_docker_sees_no_difference_to_runc(docker: "list[str]", flags: "list[str]") -> None:
+    seen = []
+    for runtime in ("runc", "boxship"):
+        words = ["run", "--rm", "--name", "same", "--runtime", runtime, "--network", "none", *flags]
+        words += [] if "--hostname" in flags or "host" in flags else ["--hostname", "h"]
+        done = run(*docker, *words, "bb", "/bin/sh", "-c", LOOK)
+        # Ids are the container's own.
+        # Not the container's own ids, the minute, nor a hybrid host's unified hierarchy (we do not join it there).
+        said = re.sub(r" \d\d:\d\d ", " ", done.stdout)
+        lines = [line for line in said.splitlines() if not re.match(r"\d+:.*docker|0::|HOSTNAME=\w{12}$", line)]
+        seen.append((done.returncode, lines, done.stderr))
+    assert [code for code, _, _ in seen] == [9, 9], seen
+    assert "\n".join(difflib.unified_diff(seen[0][1], seen[1][1], "runc", "ours", n=0, lineterm="")) == ""
+    assert seen[1] == seen[0]
 
 
 # ── podman with conmon ──

@@ -42,8 +42,8 @@ def wait_until(what: str, check: Callable[[], object], seconds: float = 10.0) ->
         time.sleep(0.02)
 
 
-def image_archive(path: Path) -> None:
-    """A docker-archive with one layer: busybox."""
+def image_archive(path: Path, command: tuple[str, ...] = ("/bin/sh",)) -> None:
+    """A docker-archive with one layer: busybox, running ``command``."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for name in ("bin", "tmp", "proc", "dev", "sys", "etc"):
@@ -61,7 +61,7 @@ def image_archive(path: Path) -> None:
     diff_id = "sha256:" + hashlib.sha256(layer.getvalue()).hexdigest()
     config = json.dumps(
         {
-            "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+            "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": [*command]},
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         }
     ).encode()  # fmt: skip

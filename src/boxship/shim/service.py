@@ -241,8 +241,11 @@ class TaskService:
 
     def Kill(self, request: KillRequest, call: PendingCall) -> Empty:
         task, process = self._find(request.id, request.exec_id)
-        if process.status == Status.STOPPED or not process.pid:
-            raise NotFound(f"process {process.name} has finished" if process.pid else f"{process.name} is new")
+        if not process.pid:
+            # Not NotFound: containerd would wait for the end of what was never started.
+            raise FailedPrecondition(f"process {process.name} was not started")
+        if process.status == Status.STOPPED:
+            raise NotFound(f"process {process.name} has finished")
         if request.exec_id:
             # Not reaped yet, so the pid is still this process.
             os.kill(process.pid, request.signal)

@@ -1,6 +1,6 @@
 """Mounts of type cgroup: the container's own view of its cgroups.
 
-One mount on v2; on v1 a tmpfs with one mount for each hierarchy.
+One mount on v2; on v1 a tmpfs with one mount for each hierarchy: "ro" is for these, the tmpfs stays writable (runc).
 With a cgroup namespace the kernel shows the container's part; without one it is bound from the host's.
 """
 
@@ -21,7 +21,6 @@ from boxship.linux.abi.mount import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
     OPEN_TREE_CLONE,
@@ -87,5 +86,3 @@ def cgroup(c: Context, target: str, options: Options) -> None:
         for controller in controllers:
             if controller != name and not controller.startswith("name=") and len(controllers) > 1:
                 c.add(Symlink(name, above, controller, tolerate=(EEXIST,)))
-    if options.set & MOUNT_ATTR_RDONLY:
-        c.add(SetMountAttributes(above, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY))

@@ -182,6 +182,8 @@ def devices(c: Context) -> None:
         _make(c, at, name, path, device)
     c.purpose("make the links in /dev")
     for name, target in DEFAULT_LINKS.items():
+        if name == "core" and not c.host.kernel_path_kind(target):
+            continue  # a kernel without CONFIG_PROC_KCORE
         if name == "ptmx":
             c.add(Unlink(dev, name, tolerate=(ENOENT,)))  # an image's own would be the host's (as runc does)
         c.add(Symlink(target, dev, name, tolerate=(EEXIST,)))

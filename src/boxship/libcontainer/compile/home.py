@@ -69,7 +69,7 @@ def _directories(rootfs: str, mounts: "Sequence[tuple[str, str, Sequence[str]]]"
 
 
 def home(uid: int, rootfs: str, mounts: "Sequence[tuple[str, str, Sequence[str]]]" = ()) -> str:
-    """The home directory of ``uid`` in the image's /etc/passwd; ``/root`` for root without one, else ``/``."""
+    """The home directory of ``uid`` in the image's /etc/passwd; ``/`` for one that is not there, as runc has it."""
     for directory in _directories(rootfs, mounts):
         text = _read_passwd(directory)
         if text is None:
@@ -79,4 +79,4 @@ def home(uid: int, rootfs: str, mounts: "Sequence[tuple[str, str, Sequence[str]]
             if len(fields) > 5 and fields[2] == str(uid):
                 return fields[5] or "/"
         break
-    return "/root" if uid == 0 else "/"
+    return "/"

@@ -1,6 +1,6 @@
 """Namespaces: which to join, which to make, and what a new one needs before it is used."""
 
-from errno import EPERM
+from errno import EACCES, EPERM
 
 from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
@@ -70,20 +70,24 @@ def begin(c: Context) -> None:
 
 
 def oom_score(c: Context) -> None:
-    """process.oomScoreAdj; below the inherited value it needs CAP_SYS_RESOURCE, without it is clamped."""
+    """process.oomScoreAdj.
+
+    Without CAP_SYS_RESOURCE it goes no lower than what somebody who has that set last (proc_pid_oom_score_adj(5)),
+    which nobody tells us: then it is tried, and what cannot be lowered stays.
+    """
     wanted = c.process.get("oomScoreAdj")
     if wanted is None:
         return
-    if wanted < c.host.oom_score_adj and not c.host.may(CAP_SYS_RESOURCE):
-        c.note(
-            f"process.oomScoreAdj {wanted} was raised to {c.host.oom_score_adj}: "
-            "a lower one than our own needs CAP_SYS_RESOURCE"
-        )
-        wanted = c.host.oom_score_adj
     if wanted == c.host.oom_score_adj:
         return
+    tried = wanted < c.host.oom_score_adj and not c.host.may(CAP_SYS_RESOURCE)
+    if tried:
+        c.note(
+            f"process.oomScoreAdj {wanted} is lower than our own {c.host.oom_score_adj}, "
+            "which may need CAP_SYS_RESOURCE: it is set if it can be"
+        )
     c.purpose(f"set oom_score_adj to {wanted}")
-    c.add(WriteFile(CWD, "/proc/self/oom_score_adj", str(wanted)))
+    c.add(WriteFile(CWD, "/proc/self/oom_score_adj", str(wanted), tolerate=(EACCES,) if tried else ()))
 
 
 def _limits(c: Context) -> "Iterator[tuple[int, int, int]]":
