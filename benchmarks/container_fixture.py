@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from boxship.libcontainer.defaults import default
 from boxship.libcontainer.seccomp.docker import docker_default
-from boxship.runtime.commands.spec import default
 
 HERE = Path(__file__).parent
 IDLE = 0.12  # seconds: users start one container after a while of nothing, not fifty in a row

@@ -13,7 +13,7 @@ import pytest
 
 from boxship.api.runc import Runtime
 from boxship.errors import BoxshipError, FailedPrecondition, NotFound
-from boxship.runtime.commands.spec import default
+from boxship.libcontainer.defaults import default
 
 BUSYBOX = shutil.which("busybox") or ""
 OURS = Path(sys.executable).parent / "boxship-runc"

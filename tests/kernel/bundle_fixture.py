@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from boxship.libcontainer.container import Container
+from boxship.libcontainer.defaults import default
 from boxship.libcontainer.process import Stdio
-from boxship.runtime.commands.spec import default
 
 BUSYBOX = shutil.which("busybox") or ""
 APPLETS = "sh true false cat ls id echo sleep env tty stty kill ps mount touch grep ip head od".split()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boxship.runtime.commands.spec import default
+from boxship.libcontainer.defaults import default
 
 from .bundle_fixture import Bundle, needs_root, new_bundle
 

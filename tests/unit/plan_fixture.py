@@ -2,8 +2,8 @@
 
 from boxship.libcontainer.cgroups import Layout
 from boxship.libcontainer.compile import Plan, Request, compile_exec, compile_spec
+from boxship.libcontainer.defaults import default
 from boxship.libcontainer.host import Host
-from boxship.runtime.commands.spec import default
 
 V1 = {name: f"/sys/fs/cgroup/{name}" for name in ("cpu", "memory", "devices", "freezer", "pids")}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from boxship.libcontainer.defaults import default
 from boxship.libcontainer.plan.explain import explain
-from boxship.runtime.commands.spec import default
 
 from .plan_fixture import exec_plan_of, fixed_host, plan_of
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxship.errors import InvalidArgument
+from boxship.libcontainer.defaults import default
 from boxship.libcontainer.plan.check import check
 from boxship.libcontainer.plan.ops import (
     CWD,
@@ -24,7 +25,6 @@ from boxship.libcontainer.plan.ops import (
     SetIds,
 )
 from boxship.linux.abi.process import CAPABILITIES
-from boxship.runtime.commands.spec import default
 
 from .plan_fixture import exec_plan_of, fixed_host, plan_of
 

@@ -8,7 +8,7 @@ from boxship.errors import FailedPrecondition
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from .cgroups import Stats
     from .container import Container
@@ -26,9 +26,10 @@ class Event:
         self.stats = stats
 
 
-def events(container: "Container", interval: float = 5.0) -> "Iterator[Event]":
+def events(container: "Container", interval: float = 5.0, *, stop: int = -1) -> "Generator[Event, None, None]":
     """Events until the container stops: a reading every ``interval`` seconds, and each ``oom`` when it happens.
 
+    ``stop`` is a descriptor that ends it too, once it can be read.
     Raises FailedPrecondition when the container does not run.
     """
     from .cgroups.oom import OomWatch
@@ -44,6 +45,8 @@ def events(container: "Container", interval: float = 5.0) -> "Iterator[Event]":
             poller = poll()
             poller.register(pidfd, 1)
             poller.register(oom.fileno(), oom.mask)
+            if stop >= 0:
+                poller.register(stop, 1)
             due = monotonic() + interval
             while True:
                 left = due - monotonic()
@@ -51,7 +54,7 @@ def events(container: "Container", interval: float = 5.0) -> "Iterator[Event]":
                 if oom.fileno() in ready:
                     for _ in range(oom.take()):
                         yield Event(OOM)
-                if pidfd in ready:
+                if pidfd in ready or stop in ready:
                     return
                 if monotonic() >= due:
                     due = monotonic() + interval

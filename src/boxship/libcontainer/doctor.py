@@ -1,0 +1,5 @@
+"""Doctor."""
+
+
+def diagnose() -> None:
+    """x"""
