@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import os
 import signal as signals
+import stat
 from _thread import allocate_lock
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from select import POLLIN, POLLOUT, poll
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from boxship.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
+from boxship.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PermissionDenied
 
 from . import container as inner
 from . import watch
@@ -61,6 +62,23 @@ def state_root() -> str:
     if os.geteuid() == 0:
         return "/run/boxship/library"
     return (os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/boxship-{os.geteuid()}") + "/boxship/library"
+
+
+def _own_root() -> str:
+    """``state_root``, made if it is not there. Raises PermissionDenied when somebody else has put it into /tmp."""
+    path = state_root()
+    if path.startswith("/tmp/"):
+        top = path[: path.index("/", 5)]
+        try:
+            os.mkdir(top, 0o700)
+        except FileExistsError:
+            found = os.lstat(top)
+            if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
+                raise PermissionDenied(
+                    f"keep containers in {top}: it belongs to uid {found.st_uid}",
+                    remedy="set XDG_RUNTIME_DIR, or name a directory with root=",
+                ) from None
+    return path
 
 
 class Result(NamedTuple):
@@ -357,7 +375,7 @@ class Container(_Handle):
             found = inner.Container.create(
                 id or "box-" + os.urandom(6).hex(),
                 os.fspath(bundle) if bundle is not None else os.getcwd(),
-                root=root or state_root(),
+                root=root or _own_root(),
                 spec=spec,
                 stdio=streams.stdio,
                 rootfs_mounts=rootfs_mounts,

@@ -175,6 +175,7 @@ VERBS: "dict[str, tuple[str, Flags, str]]" = {
         {"bundle": ("b", TEXT, "where to write config.json"), "rootless": ("", BOOL, "for a user who is not root")},
         "write a default config.json",
     ),
+    "doctor": ("", {"json": ("", BOOL, "print JSON")}, "tell what this host and user can do, and what to change"),
     "features": ("", {}, "print what this runtime can do as JSON"),
     "explain": ("[BUNDLE]", {"bundle": ("b", TEXT, "the same as the operand")}, "print the plan as system calls"),
 }
