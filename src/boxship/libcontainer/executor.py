@@ -150,8 +150,8 @@ class Run:
             image = _memfd()
             opened.append(image)
             if spawn_elsewhere is not None and not here:
-                self._elsewhere = True
                 spawn_elsewhere(image, theirs.fileno(), stdio)
+                self._elsewhere = True  # only now: when nothing was spawned there is no report to wait for
                 return
             control = fcntl(theirs.fileno(), F_DUPFD_CLOEXEC, LOWEST)
             opened.append(control)

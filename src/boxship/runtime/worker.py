@@ -254,7 +254,7 @@ class Worker:
         verb, *rest = parsed.operands
         if verb != "run":
             return b""
-        flags = options.parse(options.VERBS[verb][1], rest, "")
+        flags = options.parse(options.VERBS[verb][1], rest, "", verb)
         if flags.flag("keep"):
             return b""
         root = os.path.abspath(parsed.text("root") or main.default_root())
