@@ -16,7 +16,7 @@ from errno import ECHILD, ECONNREFUSED, ENOENT, ESRCH
 from time import gmtime, monotonic, sleep, strftime, time
 
 from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, NotFound, StepFailed, Unavailable
-from boxship.libcontainer import cgroups
+from boxship.libcontainer import cgroups, validate
 from boxship.libcontainer import state as store
 from boxship.linux.abi.process import NAMESPACES, SIGKILL
 from boxship.oci import cold_json
@@ -100,6 +100,7 @@ class Container:
         new_keyring: bool = True,
         preserve_fds: int = 0,
         trace: bool = False,
+        checked: bool = False,
         host: "Host | None" = None,
     ) -> "Container":
         """Make everything and stop right before the program; then ``start`` it.
@@ -108,6 +109,7 @@ class Container:
         bundle holds the same.
         ``cgroup_manager`` is "cgroupfs", "systemd" (a scope asked for over D-Bus) or "none".
         ``preserve_fds`` hands the caller's descriptors 3, 4, ... to the program.
+        ``checked`` says that `validate.check` has seen the spec already.
         With ``trace``, ``times`` has the clock (CLOCK_MONOTONIC nanoseconds) at each step of ``plan``.
         Raises InvalidArgument, AlreadyExists, StepFailed, or what the cgroups raise; nothing is left then.
         """
@@ -116,6 +118,8 @@ class Container:
         bundle = os.path.abspath(bundle)
         if spec is None:
             spec = read_spec(bundle)
+        if not checked:
+            validate.check(spec)
         directory = store.claim(root, id)
         record: dict[str, Any] = {
             "id": id,

@@ -54,6 +54,15 @@ def loads(text: "str | bytes", what: str = "JSON") -> "Any":
         value, end = make_scanner(_Context)(text, start)  # type: ignore[arg-type]  # it reads attributes
     except StopIteration as error:
         raise InvalidArgument(f"{what}: invalid JSON", cause=_place(text, error.value)) from error
+    except SystemError as error:
+        # The C scanner takes JSONDecodeError from sys.modules, and sets no error when json is not there.
+        import json
+
+        try:
+            json.loads(text)
+        except ValueError as described:
+            raise InvalidArgument(f"{what}: invalid JSON", cause=str(described)) from described
+        raise InvalidArgument(f"{what}: invalid JSON") from error
     except (ValueError, RecursionError) as error:
         # The C scanner raises json.JSONDecodeError, which it imports only then; its message has the place.
         raise InvalidArgument(f"{what}: invalid JSON", cause=str(error)) from error

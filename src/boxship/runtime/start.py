@@ -130,9 +130,11 @@ def write_pid_file(path: str, pid: int) -> None:
 def container_parts(call: "Call") -> "tuple[str, str, dict[str, Any], bool, int]":
     """(id, bundle, spec, terminal, preserved descriptors) of ``create`` and ``run``."""
     from boxship.libcontainer.container import read_spec
+    from boxship.libcontainer.validate import check
 
     id = call.id()
     bundle = os.path.abspath(call.options.text("bundle", "."))
     spec = read_spec(bundle, call.options.text("config"))
+    check(spec)
     process = spec.get("process") or {}
     return id, bundle, spec, bool(process.get("terminal")), preserved(call.options, process)

@@ -32,6 +32,7 @@ def create(call: Call, *, detached: bool) -> "tuple[Container, bool]":
         no_pivot=options.flag("no-pivot"),
         new_keyring=not options.flag("no-new-keyring"),
         preserve_fds=count,
+        checked=True,
     )
     debug_plan(call.log, container.plan)
     try:

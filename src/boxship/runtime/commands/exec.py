@@ -3,6 +3,7 @@
 import os
 
 from boxship.errors import BoxshipError, InvalidArgument
+from boxship.libcontainer import validate
 from boxship.libcontainer.container import Container
 from boxship.oci import cold_json
 
@@ -92,6 +93,7 @@ def run(call: Call) -> int:
     try:
         container = Container.load(call.id(), root=call.root)
         process = _process(call, container)
+        validate.check_process(process)
         terminal = bool(process.get("terminal")) or options.flag("tty")
         check_terminal(options, terminal, detached)
         count = preserved(options, process)

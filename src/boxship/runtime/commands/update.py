@@ -3,6 +3,7 @@
 import sys
 
 from boxship.errors import InvalidArgument
+from boxship.libcontainer import validate
 from boxship.libcontainer.container import STOPPED, Container
 from boxship.oci import cold_json
 
@@ -49,11 +50,15 @@ def resources(call: Call) -> "dict[str, Any]":
         if source == "-":
             text = sys.stdin.read()
         else:
-            with open(source) as f:
-                text = f.read()
+            try:
+                with open(source) as f:
+                    text = f.read()
+            except OSError as error:
+                raise InvalidArgument(f"--resources {source}", cause=error.strerror or "") from error
         value = cold_json.loads(text, f"--resources {source}")
         if not isinstance(value, dict):
             raise InvalidArgument(f"--resources {source}: must be a JSON object")
+        validate.check_resources(value)
         return value
     found: dict[str, dict[str, Any]] = {}
     for flag, (section, key) in TABLE.items():
@@ -62,6 +67,7 @@ def resources(call: Call) -> "dict[str, Any]":
             if section == "memory" and isinstance(given, str):
                 given = size(given, flag)
             found.setdefault(section, {})[key] = given
+    validate.check_resources(found)
     return found
 
 
