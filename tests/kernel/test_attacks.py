@@ -23,6 +23,8 @@ def _plain(_bundle: Bundle) -> "dict[str, Any]":
 
 def _in_a_user_namespace(bundle: Bundle) -> "dict[str, Any]":
     bundle.spec["linux"]["namespaces"].append({"type": "user"})
+    maps = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = maps
     return {}
 
 

@@ -152,9 +152,9 @@ TEXTS = [
 ]
 
 COMMANDS = [
-    (["run", "a/b"], 1, "invalid container id 'a/b'"),
-    (["run", ".."], 1, "invalid container id '..'"),
-    (["run", ""], 1, "invalid container id ''"),
+    (["run", "a/b"], 1, "invalid container ID format: 'a/b'"),
+    (["run", ".."], 1, "invalid container ID format: '..'"),
+    (["run", ""], 1, "invalid container ID format: '': empty"),
     (["run", "--bundle", "/nosuch", "x"], 1, "config.json not found in /nosuch"),
     (["run", "--config", "nosuch.json", "x"], 1, "nosuch.json not found"),
     (["run", "x", "y"], 1, '"run" requires exactly 1 argument(s), not 2'),
