@@ -342,6 +342,7 @@ static i64 hook(struct op *op) {
 
 #include "places.h"
 #include "namespaces.h"
+#include "notify.h"
 
 static i64 make_mount(struct op *op) {
     i64 fs = SYS2(fsopen, TEXT(MAKE_MOUNT_TYPE), 1 /* FSOPEN_CLOEXEC */), r = 0;
@@ -497,6 +498,10 @@ static i64 carry_out(struct op *op) {
         empty(F(SEND_HANDLE_SLOT));
         return r;
     case OP_HOOK: return hook(op);
+    case OP_KEEP_TEXT:
+        kept_size = inbox_size ? inbox_size - 1 : 0; /* without the verb */
+        memcpy(kept_text, inbox + 1, kept_size);
+        return 0;
 
     case OP_OPEN:
         empty(F(OPEN_INTO));
@@ -589,6 +594,7 @@ static i64 carry_out(struct op *op) {
         r = SYS3(setresgid, F(SET_IDS_GID), F(SET_IDS_GID), F(SET_IDS_GID));
         return r < 0 ? r : SYS3(setresuid, F(SET_IDS_UID), F(SET_IDS_UID), F(SET_IDS_UID));
     case OP_SECCOMP: return seccomp(op);
+    case OP_SECCOMP_NOTIFY: return seccomp_notify(op);
 
     case OP_FIND_PROGRAM: return find_program(op);
     case OP_EXEC: {

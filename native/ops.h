@@ -2,8 +2,8 @@
 #ifndef BOXSHIP_OPS_H
 #define BOXSHIP_OPS_H
 
-#define OPS_FINGERPRINT 0xa087314a9e5e0fddUL
-#define OPS_COUNT 62
+#define OPS_FINGERPRINT 0x6e41b833f1bfec56UL
+#define OPS_COUNT 64
 #define OPS_MAX_FIELDS 7
 #define OPS_MAX_SLOTS 512
 
@@ -77,17 +77,19 @@
 #define AWAIT_INTO 1
 #define AWAIT_LISTENER 2
 
-#define OP_SEND_HANDLE 21
+#define OP_KEEP_TEXT 21
+
+#define OP_SEND_HANDLE 22
 #define SEND_HANDLE_SLOT 0
 
-#define OP_HOOK 22
+#define OP_HOOK 23
 #define HOOK_PATH 0
 #define HOOK_ARGV 1
 #define HOOK_ENV 2
 #define HOOK_TIMEOUT 3
 #define HOOK_CWD 4
 
-#define OP_OPEN 23
+#define OP_OPEN 24
 #define OPEN_INTO 0
 #define OPEN_DIR 1
 #define OPEN_PATH 2
@@ -95,97 +97,97 @@
 #define OPEN_RESOLVE 4
 #define OPEN_MODE 5
 
-#define OP_CLOSE 24
+#define OP_CLOSE 25
 #define CLOSE_SLOT 0
 
-#define OP_CLOSE_OTHERS 25
+#define OP_CLOSE_OTHERS 26
 #define CLOSE_OTHERS_LAST 0
 
-#define OP_WRITE 26
+#define OP_WRITE 27
 #define WRITE_SLOT 0
 #define WRITE_DATA 1
 
-#define OP_WRITE_FILE 27
+#define OP_WRITE_FILE 28
 #define WRITE_FILE_DIR 0
 #define WRITE_FILE_PATH 1
 #define WRITE_FILE_DATA 2
 
-#define OP_WRITE_PROC 28
+#define OP_WRITE_PROC 29
 #define WRITE_PROC_PATH 0
 #define WRITE_PROC_DATA 1
 
-#define OP_OPEN_TARGET 29
+#define OP_OPEN_TARGET 30
 #define OPEN_TARGET_INTO 0
 #define OPEN_TARGET_DIR 1
 #define OPEN_TARGET_PATH 2
 #define OPEN_TARGET_MAKE 3
 
-#define OP_CHECK_FILE 30
+#define OP_CHECK_FILE 31
 #define CHECK_FILE_SLOT 0
 #define CHECK_FILE_TYPE 1
 #define CHECK_FILE_DEVICE 2
 
-#define OP_MKDIR 31
+#define OP_MKDIR 32
 #define MKDIR_DIR 0
 #define MKDIR_PATH 1
 #define MKDIR_MODE 2
 
-#define OP_MKNOD 32
+#define OP_MKNOD 33
 #define MKNOD_DIR 0
 #define MKNOD_PATH 1
 #define MKNOD_MODE 2
 #define MKNOD_DEVICE 3
 
-#define OP_SYMLINK 33
+#define OP_SYMLINK 34
 #define SYMLINK_TARGET 0
 #define SYMLINK_DIR 1
 #define SYMLINK_PATH 2
 
-#define OP_UNLINK 34
+#define OP_UNLINK 35
 #define UNLINK_DIR 0
 #define UNLINK_PATH 1
 #define UNLINK_FLAGS 2
 
-#define OP_CHOWN 35
+#define OP_CHOWN 36
 #define CHOWN_DIR 0
 #define CHOWN_PATH 1
 #define CHOWN_UID 2
 #define CHOWN_GID 3
 #define CHOWN_FLAGS 4
 
-#define OP_CHMOD 36
+#define OP_CHMOD 37
 #define CHMOD_DIR 0
 #define CHMOD_PATH 1
 #define CHMOD_MODE 2
 
-#define OP_DUPLICATE 37
+#define OP_DUPLICATE 38
 #define DUPLICATE_SLOT 0
 #define DUPLICATE_NUMBER 1
 
-#define OP_MOVE_HANDLE 38
+#define OP_MOVE_HANDLE 39
 #define MOVE_HANDLE_SLOT 0
 #define MOVE_HANDLE_INTO 1
 
-#define OP_MAKE_MOUNT 39
+#define OP_MAKE_MOUNT 40
 #define MAKE_MOUNT_INTO 0
 #define MAKE_MOUNT_TYPE 1
 #define MAKE_MOUNT_OPTIONS 2
 #define MAKE_MOUNT_ATTRIBUTES 3
 #define MAKE_MOUNT_LIKE 4
 
-#define OP_OPEN_TREE 40
+#define OP_OPEN_TREE 41
 #define OPEN_TREE_INTO 0
 #define OPEN_TREE_DIR 1
 #define OPEN_TREE_PATH 2
 #define OPEN_TREE_FLAGS 3
 
-#define OP_MOVE_MOUNT 41
+#define OP_MOVE_MOUNT 42
 #define MOVE_MOUNT_SLOT 0
 #define MOVE_MOUNT_DIR 1
 #define MOVE_MOUNT_PATH 2
 #define MOVE_MOUNT_FLAGS 3
 
-#define OP_SET_MOUNT_ATTRIBUTES 42
+#define OP_SET_MOUNT_ATTRIBUTES 43
 #define SET_MOUNT_ATTRIBUTES_DIR 0
 #define SET_MOUNT_ATTRIBUTES_PATH 1
 #define SET_MOUNT_ATTRIBUTES_FLAGS 2
@@ -194,43 +196,43 @@
 #define SET_MOUNT_ATTRIBUTES_PROPAGATION 5
 #define SET_MOUNT_ATTRIBUTES_USERNS 6
 
-#define OP_MOUNT 43
+#define OP_MOUNT 44
 #define MOUNT_SOURCE 0
 #define MOUNT_TARGET 1
 #define MOUNT_TYPE 2
 #define MOUNT_FLAGS 3
 #define MOUNT_DATA 4
 
-#define OP_UNMOUNT 44
+#define OP_UNMOUNT 45
 #define UNMOUNT_PATH 0
 #define UNMOUNT_FLAGS 1
 
-#define OP_MASK 45
+#define OP_MASK 46
 #define MASK_PATH 0
 #define MASK_NULL 1
 
-#define OP_COPY_UP 46
+#define OP_COPY_UP 47
 #define COPY_UP_DIR 0
 #define COPY_UP_SLOT 1
 
-#define OP_FCH_DIR 47
+#define OP_FCH_DIR 48
 #define FCH_DIR_SLOT 0
 
-#define OP_CH_DIR 48
+#define OP_CH_DIR 49
 #define CH_DIR_PATH 0
 
-#define OP_CHECK_CWD 49
+#define OP_CHECK_CWD 50
 
-#define OP_CHECK_ROOT 50
+#define OP_CHECK_ROOT 51
 
-#define OP_PIVOT_ROOT 51
+#define OP_PIVOT_ROOT 52
 #define PIVOT_ROOT_NEW 0
 #define PIVOT_ROOT_OLD 1
 
-#define OP_CH_ROOT 52
+#define OP_CH_ROOT 53
 #define CH_ROOT_PATH 0
 
-#define OP_OPEN_TERMINAL 53
+#define OP_OPEN_TERMINAL 54
 #define OPEN_TERMINAL_MASTER 0
 #define OPEN_TERMINAL_SLAVE 1
 #define OPEN_TERMINAL_DIR 2
@@ -239,38 +241,43 @@
 #define OPEN_TERMINAL_ROWS 5
 #define OPEN_TERMINAL_RELAYED 6
 
-#define OP_CONTROLLING_TERMINAL 54
+#define OP_CONTROLLING_TERMINAL 55
 #define CONTROLLING_TERMINAL_SLOT 0
 
-#define OP_BOUNDING_SET 55
+#define OP_BOUNDING_SET 56
 #define BOUNDING_SET_KEEP 0
 #define BOUNDING_SET_LAST 1
 
-#define OP_CAP_SET 56
+#define OP_CAP_SET 57
 #define CAP_SET_EFFECTIVE 0
 #define CAP_SET_PERMITTED 1
 #define CAP_SET_INHERITABLE 2
 
-#define OP_AMBIENT_SET 57
+#define OP_AMBIENT_SET 58
 #define AMBIENT_SET_RAISED 0
 #define AMBIENT_SET_LAST 1
 
-#define OP_SET_GROUPS 58
+#define OP_SET_GROUPS 59
 #define SET_GROUPS_GROUPS 0
 
-#define OP_SET_IDS 59
+#define OP_SET_IDS 60
 #define SET_IDS_UID 0
 #define SET_IDS_GID 1
 
-#define OP_SECCOMP 60
+#define OP_SECCOMP 61
 #define SECCOMP_FLAGS 0
 #define SECCOMP_FILTER 1
 #define SECCOMP_INTO 2
 
-#define OP_FIND_PROGRAM 61
+#define OP_SECCOMP_NOTIFY 62
+#define SECCOMP_NOTIFY_FLAGS 0
+#define SECCOMP_NOTIFY_FILTER 1
+#define SECCOMP_NOTIFY_AGENT 2
+
+#define OP_FIND_PROGRAM 63
 #define FIND_PROGRAM_CANDIDATES 0
 
-#define OP_EXEC 62
+#define OP_EXEC 64
 #define EXEC_ARGV 0
 #define EXEC_ENV 1
 

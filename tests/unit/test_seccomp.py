@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from boxship.errors import FailedPrecondition, InvalidArgument
+from boxship.errors import InvalidArgument
 from boxship.libcontainer import seccomp
 from boxship.libcontainer.seccomp import assembler, compiler
 from boxship.libcontainer.seccomp.docker import docker_default
@@ -185,9 +185,14 @@ def test_what_is_wrong_in_a_profile_is_named_by_its_path(profile: dict[str, obje
         seccomp.assemble(profile)
 
 
-def test_a_listener_is_refused_rather_than_ignored() -> None:
-    with pytest.raises(FailedPrecondition, match="SCMP_ACT_NOTIFY"):
-        seccomp.assemble({"defaultAction": "SCMP_ACT_NOTIFY"})
+def test_handing_calls_over_asks_for_a_listener_and_nothing_else_does() -> None:
+    rule = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
+    flags = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent", "syscalls": [rule], "flags": flags}
+    assert seccomp.assemble(profile).flags == compiler.NEW_LISTENER | 32
+    assert seccomp.assemble({**profile, "syscalls": []}).flags == 1
+    with pytest.raises(InvalidArgument, match="SCMP_ACT_NOTIFY needs"):
+        seccomp.assemble({**profile, "listenerPath": ""})
 
 
 def test_a_compiled_profile_is_found_again_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

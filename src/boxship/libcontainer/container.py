@@ -21,11 +21,13 @@ from boxship.libcontainer import state as store
 from boxship.linux.abi.process import NAMESPACES, SIGKILL
 from boxship.oci import cold_json
 
+from .cgroups.freezer import thaw_process
 from .compile import Plan, Request, compile_exec, compile_spec
 from .compile import hooks as compile_hooks
 from .compile.environment import has_home
 from .compile.home import home
 from .compile.namespaces import CGROUPS, IDS_MAPPED
+from .compile.process import SECCOMP_AGENT
 from .executor import Run
 from .host import Host, host
 from .idmap import host_id, write_maps
@@ -265,6 +267,33 @@ class Container:
             for kind in ("prestart", "createRuntime"):
                 self._run_hooks(kind, text)
             run.go(text)
+        elif name == SECCOMP_AGENT:
+            self._to_seccomp_agent(run, CREATED)
+
+    def _exec_with_seccomp_agent(self, run: Run, plan: Plan, status: str) -> None:
+        """The meeting point of an exec whose filter has a listener."""
+        if not any(isinstance(op, Await) and op.name == SECCOMP_AGENT for op in plan.ops):
+            return
+        try:
+            run.until_cloned()
+            run.until(SECCOMP_AGENT)
+            self._to_seccomp_agent(run, status)
+        except BaseException:
+            run.abort()
+            raise
+
+    def _to_seccomp_agent(self, run: Run, status: str) -> None:
+        """Connect to the agent for the process of this run, which sends the message itself."""
+        from .seccomp import agent
+
+        seccomp = self.spec["linux"]["seccomp"]
+        connection = agent.connect(seccomp["listenerPath"])
+        try:
+            metadata = seccomp.get("listenerMetadata") or ""
+            text = agent.message(OCI_VERSION, run.pid, metadata, self.state(status))
+            run.go(text, handles=(connection.fileno(),))
+        finally:
+            connection.close()
 
     def _record_process(self, pid: int) -> None:
         """Write down the pid while its owner is still at work.
@@ -458,6 +487,8 @@ class Container:
         finally:
             for handle in handles:
                 os.close(handle)
+        if (linux.get("seccomp") or {}).get("listenerPath"):
+            self._exec_with_seccomp_agent(run, plan, status)
         run.finish()
         self.times, self.plan = run.times, plan
         started = Process(run.pid, run.handle_received)
@@ -655,9 +686,13 @@ class Container:
                 self.cgroups.thaw()
             # A pid namespace ends only when all that were in it are reaped; those that we started are ours to reap.
             deadline = monotonic() + 10
+            thawed = monotonic() + 0.2
             while not _wait_for_end(pidfd, 20) and monotonic() < deadline:
                 for process in self._processes:
                     process.reap()
+                if thawed and monotonic() > thawed:
+                    thawed = 0.0
+                    thaw_process(self._host.cgroups, self.pid)
             if not _wait_for_end(pidfd, 0):
                 raise Unavailable(f"delete container {self.id!r}: its init does not end", remedy="state D?")
         except ProcessLookupError:

@@ -362,7 +362,6 @@ class Run:
             os.close(self.handle_received)
             self.handle_received = -1
 
-
     def _end(self) -> None:
         """Kill what was cloned and wait until it is gone."""
         pidfd = -1

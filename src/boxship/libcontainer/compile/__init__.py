@@ -110,6 +110,7 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     process.security_labels(c)
     process.credentials(c)
     process.find_program(c)
+    process.meet_seccomp_agent(c)
     namespaces.limits(c)
     process.filter_and_exec(c, home)
     return c.plan

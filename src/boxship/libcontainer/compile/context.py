@@ -172,6 +172,7 @@ class Context:
         self.slave = -1
         self.dev = -1
         # The seccomp filter (flags, instructions), and the capabilities to keep once it is loaded.
+        self.agent = -1
         self.seccomp: tuple[int, bytes] | None = None
         self.no_new_privileges = False
         self.final_capabilities: tuple[int, int, int] | None = None

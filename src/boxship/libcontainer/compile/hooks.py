@@ -8,7 +8,7 @@ from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import Await, CloseOthers, Hook
 
 from .context import Context
-from .process import variables
+from .process import meet_seccomp_agent, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def meet_start(c: Context) -> None:
 
     Only the listening socket and the descriptors to be handed on are still needed.
     """
-    c.purpose("wait for start")
+    c.purpose("close what is not needed any more")
     c.add(CloseOthers(c.tasks - 1))
+    meet_seccomp_agent(c)
+    c.purpose("wait for start")
     c.add(Await(START, -1, c.listener))

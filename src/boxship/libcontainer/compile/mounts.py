@@ -220,5 +220,3 @@ def _copy_link(c: Context, index: int, mount: "dict[str, Any]", target: str) -> 
     c.purpose(f"make the link {mount['destination']}")
     c.add(OpenTarget(c.scratch, c.root, parent))
     c.add(Symlink(c.host.link_target(_source(c, mount)), c.scratch, name, tolerate=(EEXIST,)))
-
-

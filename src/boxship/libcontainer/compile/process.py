@@ -12,6 +12,7 @@ from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
     STDIO,
     AmbientSet,
+    Await,
     BoundingSet,
     CapSet,
     ChDir,
@@ -22,9 +23,11 @@ from boxship.libcontainer.plan.ops import (
     Exec,
     FindProgram,
     JoinSessionKeyring,
+    KeepText,
     OpenTarget,
     Prctl,
     Seccomp,
+    SeccompNotify,
     SetGroups,
     SetIds,
     Umask,
@@ -42,6 +45,8 @@ from . import environment
 from .context import Context, clean
 
 DEFAULT_HOME = "/"
+SECCOMP_AGENT = "seccomp-agent"
+NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER
 # crun's annotation, used by podman's --group-add keep-groups.
 KEEP_GROUPS = "run.oci.keep_original_groups"
 
@@ -141,6 +146,15 @@ def credentials(c: Context) -> None:
         c.final_capabilities = None
 
 
+def meet_seccomp_agent(c: Context) -> None:
+    """A filter with a listener: the creator connects to the agent, and says whose listener that will be."""
+    if c.seccomp and c.seccomp[0] & NEW_LISTENER:
+        c.agent = c.slot()
+        c.purpose(f"connect to the seccomp agent {c.linux['seccomp']['listenerPath']}")
+        c.add(Await(SECCOMP_AGENT, c.agent))
+        c.add(KeepText())
+
+
 def _seccomp(c: Context) -> "tuple[int, bytes] | None":
     profile = c.linux.get("seccomp")
     if not profile:
@@ -199,7 +213,10 @@ def filter_and_exec(c: Context, home: str) -> None:
     if c.seccomp:
         c.purpose("load the seccomp filter")
         flags, program = c.seccomp
-        c.add(Seccomp(flags, program))
+        if flags & NEW_LISTENER:
+            c.add(SeccompNotify(flags, program, c.agent))
+        else:
+            c.add(Seccomp(flags, program))
         if c.final_capabilities:
             c.add(CapSet(*c.final_capabilities))
     c.purpose(f"execute {c.process['args'][0]}")

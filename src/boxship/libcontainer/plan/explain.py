@@ -104,6 +104,7 @@ CALLS = {
     "SetDomainname": "setdomainname({name})",
     "LoopbackUp": 'ioctl(SIOCSIFFLAGS, "lo", IFF_UP | IFF_RUNNING)',
     "Await": "// wait: {name}",
+    "KeepText": "// keep the text",
     "SendHandle": "sendmsg(SCM_RIGHTS [{slot}])",
     "Hook": "clone3(); chdir({cwd}); execve({path}, {argv}, {env}); wait4()",
     "Open": "{into} = openat2({dir}, {path}, flags={flags:open}, resolve={resolve:resolve}, mode={mode:o})",
@@ -146,6 +147,8 @@ CALLS = {
     "SetGroups": "setgroups({groups:groups})",
     "SetIds": "setresgid({gid}); setresuid({uid})",
     "Seccomp": "seccomp(SECCOMP_SET_MODE_FILTER, {flags}, {filter:filter})",
+    "SeccompNotify": "seccomp(SECCOMP_SET_MODE_FILTER, {flags}, {filter:filter}) "
+    "// a thread sends its listener to {agent}",
     "FindProgram": "faccessat2({candidates}, X_OK) // the first that may be executed",
     "Exec": "execve(it, {argv}, {env})",
 }

@@ -290,6 +290,10 @@ class Await(Op):
     listener: Slot = -1
 
 
+class KeepText(Op):
+    """The last meeting point's text is kept for SeccompNotify."""
+
+
 class SendHandle(Op):
     """Send a slot's handle to the creator (the master of the terminal), and close it here."""
 
@@ -626,6 +630,17 @@ class Seccomp(Op):
     flags: Flags
     filter: Bytes
     into: Slot = -1
+
+
+class SeccompNotify(Op):
+    """As Seccomp, with a listener (SECCOMP_FILTER_FLAG_NEW_LISTENER) that is sent to ``agent`` with the text kept.
+
+    A thread that is not under the filter sends it: no call is made under it before the agent can answer.
+    """
+
+    flags: Flags
+    filter: Bytes
+    agent: Slot
 
 
 # ── The end ──

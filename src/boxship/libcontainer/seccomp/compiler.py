@@ -42,6 +42,7 @@ FLAGS = {  # SECCOMP_FILTER_FLAG_*
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
+NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER
 OPERATORS = (
     "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ",
 )  # fmt: skip
@@ -69,8 +70,6 @@ class Filter:
 def _action(name: object, errno: object, where: str) -> int:
     if not isinstance(name, str) or name not in ACTIONS:
         raise InvalidArgument(f"{where}: unknown action {name!r}", remedy="one of " + ", ".join(ACTIONS))
-    if name == "SCMP_ACT_NOTIFY":
-        raise FailedPrecondition(f"{where}: SCMP_ACT_NOTIFY needs a listener, which is not offered yet")
     value = ACTIONS[name]
     if name in WITH_DATA:
         if errno is None:
@@ -264,6 +263,20 @@ def assemble(profile: "dict[str, object]", native: str = "") -> Filter:
         if flag not in FLAGS:
             raise InvalidArgument(f"linux.seccomp.flags: unknown flag {flag!r}", remedy="one of " + ", ".join(FLAGS))
         flags |= FLAGS[flag]
+    notify = ACTIONS["SCMP_ACT_NOTIFY"]
+    if default == notify or any(action == notify for found in rules.values() for action, _ in found):
+        for name in ("write",):
+            if any(action == notify for action, _ in rules.get(name, [])):
+                # Ours could, but such a profile would run nowhere else.
+                raise InvalidArgument(f"linux.seccomp: SCMP_ACT_NOTIFY cannot be used for the {name} syscall")
+        if not profile.get("listenerPath"):
+            raise InvalidArgument("linux.seccomp: SCMP_ACT_NOTIFY needs linux.seccomp.listenerPath")
+        # The thread synchronisation that TSYNC asks for has nobody to be done to, and excludes a listener.
+        flags = flags & ~FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] | NEW_LISTENER
+    elif flags & FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]:
+        flags &= ~FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]  # the kernel refuses it without a listener
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        raise InvalidArgument("linux.seccomp.listenerMetadata is set, but linux.seccomp.listenerPath is not")
     newest = default & 0x7FFF0000 not in (ACTIONS["SCMP_ACT_ALLOW"], ACTIONS["SCMP_ACT_LOG"])
     refuse = [Instruction(RET, ACTIONS["SCMP_ACT_KILL"])]
     code: list[Instruction] = list(refuse)
@@ -331,7 +344,7 @@ def compile(profile: "dict[str, object]", cache_directory: str = "") -> Filter:
     return found
 
 
-CACHE_VINTAGE = 1  # of the compiler: raise it when its answers change
+CACHE_VINTAGE = 2  # of the compiler: raise it when its answers change
 
 
 def _trusted(directory: str) -> bool:
