@@ -33,11 +33,12 @@ def plan_server() -> Iterator[Served]:
         process = subprocess.Popen([str(RUNTIME), "serve", "--socket", path], stdin=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 10
-            while not os.path.exists(path):
+            served = Served(path, process)
+            while not os.path.exists(path) or len(served.workers()) < 2:
                 assert process.poll() is None, "the plan server ended"
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            yield Served(path, process)
+            yield served
         finally:
             process.terminate()
             process.wait(10)
