@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None:
     """Run ``program`` from a file's content, and end; returns when the file is stale.
 
-    The content is (our own code, magic number, [(module, source, is a package, time of change, size)], [code]).
+    The content is (our own code, magic number, [(module, source, is a package, time of change, size)], [code],
+    [(extension module, file)]); the last are Python's own, and finding them takes as long as loading them.
     Whoever calls us has only our code, so nothing but builtins may be used here.
     """
     import gc
@@ -33,7 +34,7 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
     import sys
 
     gc.disable()  # nothing that is made here is garbage
-    _, magic, modules, codes = content
+    _, magic, modules, codes, extensions = content
     if magic != sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
         return
     for _, source, _, changed, size in modules:
@@ -67,6 +68,10 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
         import os  # noqa: F401
 
         del sys.modules["_collections_abc"]
+    bootstrap, external = sys.modules["_frozen_importlib"], sys.modules["_frozen_importlib_external"]
+    for name, file in extensions:
+        loader = external.ExtensionFileLoader(name, file)
+        bootstrap._load(bootstrap.ModuleSpec(name, loader, origin=file))
     kind = type(sys)
     made = {}
     for name, source, package, _, _ in modules:
@@ -131,10 +136,25 @@ def _write(path: str, done: "list[tuple[str, str, bool]]") -> None:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "wb") as f:
-            f.write(marshal.dumps((preload.__code__, magic, modules, codes)))
+            f.write(marshal.dumps((preload.__code__, magic, modules, codes, _extensions())))
         os.replace(temporary, path)
     except OSError:
         return
+
+
+def _extensions() -> "list[tuple[str, str]]":
+    """The extension modules that are loaded now, with their files: an interpreter of our magic number has them."""
+    found = []
+    for name, module in sys.modules.items():
+        file = getattr(module, "__file__", None)
+        if file and "." not in name and isinstance(module.__loader__, _extension_loader()):
+            found.append((name, file))
+    return found
+
+
+def _extension_loader() -> type:
+    loader: type = sys.modules["_frozen_importlib_external"].ExtensionFileLoader
+    return loader
 
 
 def start(root: str, program: str, argv: "list[str]", path: str) -> int:
