@@ -308,3 +308,32 @@ def test_an_interpreter_that_is_missing_is_said(runtime: Runtime) -> None:
 def test_invalid_json_is_said_with_its_place(runtime: Runtime) -> None:
     (runtime.bundle.path / "config.json").write_text('{"a": \n nope}')
     assert "config.json: invalid JSON" in runtime("run", runtime.id("json"), ok=False).stderr
+
+
+def test_explain_marks_the_step_that_failed(runtime: Runtime) -> None:
+    runtime.configure("true")
+    runtime.bundle.spec["mounts"].append({"destination": "/data", "type": "nosuchfs", "source": "none"})
+    runtime.configure("true")
+    failed = runtime("run", runtime.id("failed"), ok=False)
+    assert "ENODEV" in failed.stderr
+    lines = runtime("explain", str(runtime.bundle.path)).stdout.splitlines()
+    assert failed.stderr.strip().rpartition("step ")[2].partition(" ")[0] in lines[0]
+    at = next(n for n, line in enumerate(lines) if line.startswith(" >>>"))
+    assert "nosuchfs" in lines[at + 1]
+    assert "ENODEV: no such device" in lines[at + 2]
+    assert "this kernel has no such file system" in lines[at + 3]
+    # Once config.json was changed it is a new plan.
+    os.utime(runtime.bundle.path / "config.json", ns=(time.time_ns() + 10**9,) * 2)
+    assert ">>>" not in runtime("explain", str(runtime.bundle.path)).stdout
+
+
+def test_explain_marks_a_step_behind_the_start(runtime: Runtime) -> None:
+    garbage = runtime.bundle.path / "rootfs" / "bin" / "garbage"
+    garbage.write_bytes(b"\x7fELF and nothing more")
+    garbage.chmod(0o755)
+    runtime.configure("garbage")
+    id = runtime.id("late")
+    runtime.create(id)
+    assert runtime("start", id, ok=False).returncode
+    first = runtime("explain", str(runtime.bundle.path)).stdout.splitlines()[0]
+    assert "exec format error" in first

@@ -13,7 +13,7 @@ import os
 from _signal import pidfd_send_signal  # type: ignore[import-not-found]  # signal imports enum
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 from errno import ECHILD, ECONNREFUSED, ENOENT, ESRCH
-from time import gmtime, monotonic, sleep, strftime, time
+from time import monotonic, sleep
 
 from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, NotFound, StepFailed, Unavailable
 from boxship.libcontainer import cgroups, validate
@@ -129,7 +129,7 @@ class Container:
             "bundle": bundle,
             "pid": 0,
             "start_time": 0,
-            "created": _timestamp(),
+            "created": store.timestamp(),
             "own_config": own_config,
             "rootfs": "",
             "annotations": spec.get("annotations") or {},
@@ -157,8 +157,9 @@ class Container:
                 cgroup_manager,
                 trace,
             )
-        except BaseException:
+        except BaseException as error:
             container._undo()
+            container._keep_failure(error)
             raise
         return container
 
@@ -334,6 +335,13 @@ class Container:
         manager.delete()
         store.remove(self.root, self.id)
 
+    def _keep_failure(self, error: BaseException) -> None:
+        """For ``explain``, which shows the plan with the step that failed."""
+        if isinstance(error, StepFailed):
+            from . import failures
+
+            failures.record(self.root, self.bundle, self.id, self.plan, error)
+
     # ── Starting ──
 
     def start(self) -> None:
@@ -347,8 +355,9 @@ class Container:
             try:
                 run.go(self.state_json(CREATED))
                 run.finish()
-            except BaseException:
+            except BaseException as error:
                 run.abort()
+                self._keep_failure(error)
                 raise
             self.times = run.times or self.times
         else:
@@ -389,7 +398,9 @@ class Container:
                     return
                 kind, step, value = codec.REPORT.unpack_from(data)
                 if kind == codec.FAILED:
-                    raise self._failed_after_start(step, value)
+                    failure = self._failed_after_start(step, value)
+                    self._keep_failure(failure)
+                    raise failure
         except ConnectionResetError as error:
             raise FailedPrecondition(f"cannot start container {self.id!r}: another start was faster") from error
         finally:
@@ -790,8 +801,3 @@ def _after_start(plan: Plan) -> "tuple[int, dict[str, str]]":
             break
         steps[str(index)] = plan.purpose(index)
     return total, steps
-
-
-def _timestamp() -> str:
-    now = time()
-    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(now)) + f".{int(now * 1e9) % 1_000_000_000:09d}Z"

@@ -8,6 +8,7 @@ Beside it: ``start.sock``, where a created container listens for the word to sta
 
 import os
 from errno import EEXIST, ENOENT
+from time import gmtime, strftime, time
 
 from boxship.errors import AlreadyExists, InvalidArgument, NotFound
 from boxship.oci import cold_json
@@ -130,3 +131,9 @@ def start_time(pid: int) -> "tuple[str, int]":
     # The command may hold anything, ")" and spaces too: the fields start after its last ")".
     fields = text[text.rindex(b")") + 2 :].split()
     return fields[0].decode(), int(fields[19])
+
+
+def timestamp() -> str:
+    """Now, as RFC 3339 text with nanoseconds."""
+    now = time()
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(now)) + f".{int(now * 1e9) % 1_000_000_000:09d}Z"

@@ -232,8 +232,21 @@ def call(op: Op) -> str:
     return text
 
 
-def explain(plan: "Plan") -> str:
-    """The whole plan: a heading for each purpose, and under it the system calls with their step numbers."""
+def _cause(op: Op, number: int) -> "list[str]":
+    """Under a step that failed: what the kernel said, and what may be done about it."""
+    import os
+    from errno import errorcode
+
+    what = remedy(op, number)
+    lines = [f"{'>>>':>4}  {errorcode.get(number, str(number))}: {os.strerror(number).lower()}"]
+    return [*lines, f"{'>>>':>4}  likely: {what}"] if what else lines
+
+
+def explain(plan: "Plan", failed: "tuple[int, int] | None" = None) -> str:
+    """The whole plan: a heading for each purpose, and under it the system calls with their step numbers.
+
+    ``failed`` is a step, from one, and the errno that it ended with: it is marked, with the cause and the remedy.
+    """
     lines = []
     starts = dict(plan.purposes)
     headings: dict[int, list[str]] = {}
@@ -242,6 +255,9 @@ def explain(plan: "Plan") -> str:
     for index, op in enumerate(plan.ops):
         if index in starts:
             lines.append(f"\n# {headings[index][-1]}")
-        lines.append(f"{index + 1:4}  {call(op)}")
+        if failed is not None and failed[0] == index + 1:
+            lines += [f"{'>>>':>4}  step {index + 1} failed:", f"{index + 1:4}  {call(op)}", *_cause(op, failed[1])]
+        else:
+            lines.append(f"{index + 1:4}  {call(op)}")
     lines += [f"\nnote: {note}" for note in plan.notes]
     return "\n".join(lines).lstrip("\n") + "\n"

@@ -1,4 +1,7 @@
-"""``explain BUNDLE``: the plan of a bundle as system calls. Needs no root and changes nothing."""
+"""``explain BUNDLE``: the plan of a bundle as system calls. Needs no root and changes nothing.
+
+After a start of that bundle failed in one of the steps it is the plan that was tried, with this step marked.
+"""
 
 import os
 
@@ -6,6 +9,7 @@ from boxship.libcontainer import cgroups
 from boxship.libcontainer.compile import Request, compile_spec
 from boxship.libcontainer.compile.home import home
 from boxship.libcontainer.container import read_spec
+from boxship.libcontainer.failures import last
 from boxship.libcontainer.host import host
 from boxship.libcontainer.plan.explain import explain
 from boxship.libcontainer.resources import cgroup_path
@@ -17,6 +21,12 @@ def run(call: Call) -> int:
     operands = call.options.operands
     bundle = os.path.abspath(operands[0] if operands else call.options.text("bundle", "."))
     spec = read_spec(bundle)
+    failed = last(call.root, bundle)
+    if failed is not None:
+        print(f"container {failed['id']} at {failed['time']}: {failed['message']}\n")
+        if failed["plan"]:
+            print(failed["plan"], end="")
+            return 0
     process = spec.get("process") or {}
     machine = host()
     # As root would run it: whoever asks need not be root.
