@@ -92,6 +92,9 @@ def main(argv: "list[str]") -> int:
         log = Log(options.text("log"), options.text("log-format", "text"), options.flag("debug"))
         if log.format not in ("text", "json"):
             raise InvalidArgument(f"--log-format {log.format!r}: must be text or json")
+        if log.path and not os.path.isdir(os.path.dirname(log.path) or "."):
+            path, log.path = log.path, ""
+            raise InvalidArgument(f"--log {path}: no such directory", remedy="make it, or name another file")
         if options.flag("version"):
             print(_version(), end="")
             return 0

@@ -5,6 +5,7 @@ import os
 from boxship.errors import BoxshipError, InvalidArgument
 from boxship.libcontainer import validate
 from boxship.libcontainer.container import Container
+from boxship.linux.abi.process import CAPABILITIES
 from boxship.oci import cold_json
 
 from ..main import Call
@@ -56,6 +57,9 @@ def _process(call: Call, container: Container) -> "dict[str, Any]":
     if "no-new-privs" in options.flags:
         process["noNewPrivileges"] = options.flag("no-new-privs")
     if options.texts("cap"):
+        for name in options.texts("cap"):
+            if name not in CAPABILITIES:
+                raise InvalidArgument(f"--cap {name}: unknown capability", remedy="write it like CAP_NET_ADMIN")
         sets = {name: list(names or ()) for name, names in (process.get("capabilities") or {}).items()}
         # Ambient ones must be inheritable too (capabilities(7)): only a container that has some passes ours on.
         for name in (*CAPABILITY_SETS, "ambient") if "inheritable" in sets else CAPABILITY_SETS:
