@@ -55,5 +55,6 @@ static i64 netlink(struct op *op) {
         while (r == -EINTR);
     SYS1(close, fd);
     if (r < 0) return r;
-    return r >= 20 && answer.type == 2 /* NLMSG_ERROR */ ? answer.error : -EPROTO;
+    if (r < 20) return -EPROTO;
+    return answer.type == 2 /* NLMSG_ERROR */ ? answer.error : -EEXIST; /* what was asked for is there */
 }

@@ -268,6 +268,11 @@ class Container:
             for kind in ("prestart", "createRuntime"):
                 self._run_hooks(kind, text)
             run.go(text)
+        elif name == "net-devices":
+            from .netdevices import move
+
+            move(spec["linux"]["netDevices"], run.pid)
+            run.go()
         elif name == SECCOMP_AGENT:
             self._to_seccomp_agent(run, CREATED)
 

@@ -117,6 +117,12 @@ class Host:
         """Our own environment: that of hooks which have none."""
         return [f"{name}={value}" for name, value in os.environ.items()]
 
+    def network_device(self, name: str) -> "tuple[int, list[tuple[int, int, bytes]]]":
+        """(index, permanent addresses) of a network device; raises NotFound."""
+        from .netdevices import describe
+
+        return describe(name)
+
     def link_target(self, path: str) -> str:
         """What the link at a path of the host says, "" when it is none."""
         try:

@@ -219,11 +219,11 @@ def _namespaces(spec: "dict[str, Any]") -> None:
             f"linux.{mapped[0]} is set, but the container has no user namespace of its own",
             remedy='add {"type": "user"} to linux.namespaces',
         )
-    if kinds.get("user") == "" and len(mapped) < 2:
+    if kinds.get("user") == "" and len(mapped) == 1:
         missing = "gidMappings" if "uidMappings" in mapped else "uidMappings"
         raise InvalidArgument(
-            f"linux.{missing} is empty, but linux.namespaces asks for a new user namespace",
-            remedy="without a mapping nothing in it could run: map at least id 0",
+            f"linux.{missing} is empty, but linux.{mapped[0]} is not",
+            remedy="give both, or neither for the ids that you have",
         )
     for key in mapped:
         _mappings(linux[key], f"linux.{key}")

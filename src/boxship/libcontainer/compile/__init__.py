@@ -55,6 +55,10 @@ def compile_spec(
         mounts.open_bind_sources(c)
         devices.open_device_sources(c)
     namespaces.network_up(c)
+    if c.linux.get("netDevices"):
+        from .netdevices import net_devices
+
+        net_devices(c)
     devices.attach_nodes(c)
     rootfs.attach_rootfs(c)
     mounts.mounts(c)

@@ -22,7 +22,7 @@ def lines(maps: "Iterable[dict[str, Any]]", step: str) -> str:
     """Maps as the text of /proc/PID/uid_map. Raises InvalidArgument naming the ``step`` of the JSON path."""
     text = ""
     for index, each in enumerate(maps):
-        values = [each.get(key) for key in ("containerID", "hostID", "size")]
+        values = [each.get(key) or 0 for key in ("containerID", "hostID", "size")]
         for key, value in zip(("containerID", "hostID", "size"), values, strict=True):
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
                 raise InvalidArgument(f"{step}[{index}].{key}: must be a number from 0 to 2^32-1, not {value!r}")

@@ -35,6 +35,15 @@ _REMEDIES = {
     ("Exec", "ENOEXEC"): "the program is not for this machine's architecture, or a script without #!",
     ("Hook", "ECHILD"): "the hook exited with an error",
     ("Hook", "ETIME"): "the hook ran into its timeout",
+    ("Netlink", "EEXIST"): "a network device of that name is there already",
+    ("Scheduler", "EPERM"): "a real-time policy needs CAP_SYS_NICE, and on cgroup v1 cpu.realtimeRuntime",
+    ("CheckRoot", "EXDEV"): "something was mounted over the container's root meanwhile",
+    ("WriteProc", "EXDEV"): "/proc of the container is not the kernel's, or something is mounted over that file",
+    ("WriteProc", "ENOENT"): "this kernel or namespace has no such setting, or the container has no /proc",
+    ("WriteProc", "EINVAL"): "the kernel refuses that value",
+    ("CheckFile", "EXDEV"): "/dev/null of the container is not the null device",
+    ("OpenTarget", "ELOOP"): "a link on the way is a magic link of /proc, or there are too many",
+    ("SetMountAttributes", "EPERM"): "that file system cannot be id-mapped here, or its mount is locked",
     ("Rlimit", "EPERM"): "a higher hard limit needs CAP_SYS_RESOURCE",
 }
 _GENERAL = {

@@ -268,7 +268,10 @@ class LoopbackUp(Op):
 
 
 class Netlink(Op):
-    """One rtnetlink(7) request in this network namespace, with NLM_F_ACK; its answer is the step's."""
+    """One rtnetlink(7) request in this network namespace; its answer is the step's.
+
+    A request for an object that is there is answered by EEXIST.
+    """
 
     request: Bytes
 
