@@ -382,9 +382,13 @@ static i64 set_mount_attributes(struct op *op) {
 
 static i64 open_terminal(struct op *op) {
     int unlock = 0;
-    i64 master = open_at(handle(op->field[OPEN_TERMINAL_DIR]), TEXT(OPEN_TERMINAL_PATH), O_RDWR | O_NOCTTY, 0, 0);
+    int dir = handle(op->field[OPEN_TERMINAL_DIR]);
+    u64 resolve = NO_MAGICLINKS | (dir == -100 ? 0 : IN_ROOT);
+    i64 master = open_at(dir, TEXT(OPEN_TERMINAL_PATH), O_RDWR | O_NOCTTY, 0, resolve);
     if (master < 0) return master;
-    i64 r = SYS3(ioctl, master, 0x40045431 /* TIOCSPTLCK */, &unlock);
+    i64 r = check_multiplexer(master);
+    if (r < 0) return r;
+    r = SYS3(ioctl, master, 0x40045431 /* TIOCSPTLCK */, &unlock);
     if (r < 0) return r;
     /* By the master, not by a path: nobody can put another file there. Linux 4.13. */
     i64 slave = SYS3(ioctl, master, 0x5441 /* TIOCGPTPEER */, O_RDWR | O_NOCTTY | O_CLOEXEC);

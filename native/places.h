@@ -6,6 +6,7 @@
 #define PATH_SIZE 4096
 #define MOST_LINKS 40
 #define NAME_FILE 1      /* OpenTarget's kind: a missing last name becomes a file, else a directory */
+#define NAME_NOT_PROC 4  /* a place in a proc file system is refused */
 #define NAME_NO_FOLLOW 2 /* a link as the last name is the place itself */
 #define IN_ROOT 0x10
 #define NO_SYMLINKS 0x04
@@ -23,6 +24,7 @@
 #define EOPNOTSUPP 95
 #define PROC_SUPER_MAGIC 0x9fa0
 #define PROC_ROOT_INODE 1
+#define DEVPTS_SUPER_MAGIC 0x1cd1
 
 /* struct stat, of which we read four fields: where they are differs (asm/stat.h, asm-generic/stat.h). */
 struct status { u64 device, inode; u32 mode, uid, gid; u64 rdev; i64 size; };
@@ -126,11 +128,29 @@ static i64 walk_and_make(int root, const char *path, u64 kind) {
     return open_at(root, size ? done : ".", O_PATH | O_NOFOLLOW, 0, IN_ROOT | NO_SYMLINKS);
 }
 
+static int is_of(i64 fd, u64 magic) {
+    u64 kind[16] = {0};
+    return SYS2(fstatfs, fd, kind) >= 0 && kind[0] == magic;
+}
+
 static i64 open_target(int root, const char *path, u64 kind) {
     u64 no_follow = kind & NAME_NO_FOLLOW ? O_NOFOLLOW : 0;
     i64 fd = open_at(root, *path ? path : ".", O_PATH | no_follow, 0, IN_ROOT | NO_MAGICLINKS);
     target_made = 0;
-    return fd == -ENOENT ? walk_and_make(root, path, kind) : fd;
+    if (fd == -ENOENT) fd = walk_and_make(root, path, kind);
+    if (fd >= 0 && kind & NAME_NOT_PROC && is_of(fd, PROC_SUPER_MAGIC)) { /* a link in the image led into /proc */
+        SYS1(close, fd);
+        return -EXDEV;
+    }
+    return fd;
+}
+
+/* What OpenTerminal has opened must be the multiplexer of a devpts (CVE-2025-52565). */
+static i64 check_multiplexer(i64 fd) {
+    struct status s;
+    i64 r = status_of((int)fd, "", AT_EMPTY_PATH, &s);
+    if (r < 0) return r;
+    return s.rdev == 0x502 /* 5:2 */ && is_of(fd, DEVPTS_SUPER_MAGIC) ? 0 : -EXDEV;
 }
 
 /* What was opened must be this kind of file (0 for any), and this device (0 for any). */
@@ -194,13 +214,11 @@ out:
 /* Writes to a file below /proc that is the kernel's own and nothing else: the root of a proc file system, no mount
  * and no magic link on the way (CVE-2019-16884, CVE-2025-52881). */
 static i64 write_proc(const char *path, const char *data, u64 size) {
-    u64 kind[16] = {0};
     struct status s;
     i64 proc = open_at(-100, "/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW, 0, 0), r;
     if (proc < 0) return proc;
-    r = SYS2(fstatfs, proc, kind);
-    if (r >= 0) r = status_of((int)proc, "", AT_EMPTY_PATH, &s);
-    if (r >= 0 && (kind[0] != PROC_SUPER_MAGIC || s.inode != PROC_ROOT_INODE)) r = -EXDEV;
+    r = status_of((int)proc, "", AT_EMPTY_PATH, &s);
+    if (r >= 0 && (!is_of(proc, PROC_SUPER_MAGIC) || s.inode != PROC_ROOT_INODE)) r = -EXDEV;
     if (r >= 0) r = open_at((int)proc, path, O_WRONLY, 0, BENEATH | NO_XDEV | NO_MAGICLINKS);
     SYS1(close, proc);
     if (r < 0) return r;

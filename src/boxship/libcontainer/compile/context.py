@@ -6,7 +6,7 @@ from boxship.linux.abi.mount import O_PATH, RESOLVE_IN_ROOT
 from boxship.linux.abi.process import NAMESPACES
 
 # OpenTarget's kinds.
-TARGET_FILE, TARGET_NO_FOLLOW = 1, 2
+TARGET_FILE, TARGET_NO_FOLLOW, TARGET_NOT_PROC = 1, 2, 4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

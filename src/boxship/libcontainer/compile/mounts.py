@@ -5,11 +5,13 @@ a symbolic link in the image cannot lead a mount out of it; what is mounted on i
 Sources of bind mounts are opened on the host's side as detached mounts before the new namespaces exist.
 """
 
+import os
 from errno import EEXIST
 
 from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
     CWD,
+    CheckFile,
     CopyUp,
     MakeMount,
     MoveMount,
@@ -31,13 +33,14 @@ from boxship.linux.abi.mount import (
 
 from . import namespaces
 from .cgroup_mounts import cgroup
-from .context import TARGET_FILE, TARGET_NO_FOLLOW, Context, clean
+from .context import TARGET_FILE, TARGET_NO_FOLLOW, TARGET_NOT_PROC, Context, clean
 from .options import Options, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+DIRECTORY = 0o040000
 ONTO = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 
 # What may be mounted over in /proc: anything else there would let an image fake what the runtime and security
@@ -105,6 +108,10 @@ def mounts(c: Context) -> None:
         target = clean(destination)
         if target.startswith("proc/") and type != "proc" and target not in PROC_EXCEPTIONS:
             raise InvalidArgument(f"mounts[{index}] on {destination}: nothing may be mounted inside /proc there")
+        if target == "proc" and type != "proc" and not _is_proc(c, mount, options):
+            raise InvalidArgument(
+                f"mounts[{index}] on /proc: only a proc file system may be there", remedy='give it the type "proc"'
+            )
         if index in c.bind_sources:
             _bind(c, mount, c.bind_sources[index], target, options)
         elif options.remount:
@@ -129,6 +136,18 @@ def mounts(c: Context) -> None:
             _file_system(c, f"mounts[{index}]", type, mount.get("source") or type, target, options)
 
 
+def _is_proc(c: Context, mount: "dict[str, Any]", options: Options) -> bool:
+    """Whether a bind mount is of a whole proc file system of the host."""
+    source = os.path.realpath(_source(c, mount))
+    return _is_bind(mount, options) and source in c.host.mounts_of("proc")
+
+
+def _kind(target: str, options: Options) -> int:
+    """How the place is opened. A link in the image must not lead into /proc (CVE-2019-19921, CVE-2023-27561)."""
+    kind = TARGET_NO_FOLLOW if options.target_no_follow else 0
+    return kind if target.startswith("proc/") or target == "proc" else kind | TARGET_NOT_PROC
+
+
 def _touched_later(c: Context, index: int, target: str) -> bool:
     """Whether a later mount lies above or below this one: then their order can be seen, and is kept."""
     for mount in (c.spec.get("mounts") or ())[index + 1 :]:
@@ -143,7 +162,12 @@ def _file_system(c: Context, where: str, type: str, source: str, target: str, op
     copies = options.copy_up and type == "tmpfs"
     if options.copy_up and not target:
         raise InvalidArgument(f"{where} on /: tmpcopyup has nothing to copy there", remedy="leave tmpcopyup away")
-    c.add(OpenTarget(c.target, c.root, target, TARGET_NO_FOLLOW if options.target_no_follow else 0))
+    if type in ("proc", "sysfs"):
+        # Where the kernel's files are expected nothing else may be, and no link that changes (CVE-2023-28642).
+        c.add(OpenTarget(c.target, c.root, target, TARGET_NO_FOLLOW))
+        c.add(CheckFile(c.target, DIRECTORY))
+    else:
+        c.add(OpenTarget(c.target, c.root, target, _kind(target, options)))
     like = -1
     if type == "tmpfs" and not any(key == "mode" for key, _ in options.data):
         like = c.target  # as other runtimes: the image says what may be done there
@@ -207,7 +231,7 @@ def _bind(c: Context, mount: "dict[str, Any]", slot: int, target: str, options: 
         c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, MS_SLAVE))
     _attributes(c, slot, options)
     _propagate(c, slot, options)
-    c.add(OpenTarget(c.target, c.root, target, kind | (TARGET_NO_FOLLOW if options.target_no_follow else 0)))
+    c.add(OpenTarget(c.target, c.root, target, kind | _kind(target, options)))
     c.add(MoveMount(slot, c.target, "", ONTO))
     _covered(c, target, slot)
 

@@ -41,7 +41,9 @@ _REMEDIES = {
     ("WriteProc", "EXDEV"): "/proc of the container is not the kernel's, or something is mounted over that file",
     ("WriteProc", "ENOENT"): "this kernel or namespace has no such setting, or the container has no /proc",
     ("WriteProc", "EINVAL"): "the kernel refuses that value",
-    ("CheckFile", "EXDEV"): "/dev/null of the container is not the null device",
+    ("CheckFile", "EXDEV"): "the image has something else there (a link?): that is not followed",
+    ("OpenTarget", "EXDEV"): "a link in the image leads into /proc: nothing may be mounted there",
+    ("OpenTerminal", "EXDEV"): "/dev/pts of the container is no devpts",
     ("OpenTarget", "ELOOP"): "a link on the way is a magic link of /proc, or there are too many",
     ("SetMountAttributes", "EPERM"): "that file system cannot be id-mapped here, or its mount is locked",
     ("Rlimit", "EPERM"): "a higher hard limit needs CAP_SYS_RESOURCE",
@@ -162,6 +164,7 @@ CALLS = {
     "Exec": "execve(it, {argv}, {env})",
 }
 
+_TARGETS = ("", " (a link is not followed)", " (not in /proc)", " (a link is not followed; not in /proc)")
 _TYPES = {0o020000: "a character device", 0o040000: "a directory", 0o100000: "a regular file"}
 _PRCTL = {4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 38: "PR_SET_NO_NEW_PRIVS"}
 _BITS = {
@@ -202,7 +205,7 @@ def _special(style: str, value: object) -> str:
     if style == "userns":
         return f", userns={_slot(number)}" if number != -1 else ""
     if style == "target":
-        return ("mkdirat, mknodat" if number & 1 else "mkdirat") + (" (links are not followed)" if number & 2 else "")
+        return ("mkdirat, mknodat" if number & 1 else "mkdirat") + _TARGETS[number >> 1]
     if style == "filetype":
         return _TYPES.get(number, "any file")
     if style == "o":

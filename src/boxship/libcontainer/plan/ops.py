@@ -372,7 +372,8 @@ class OpenTarget(Op):
     """Open a place below ``dir`` to be mounted on (O_PATH), and make the parts that are missing.
 
     Links are followed as if ``dir`` were the root, also to where nothing is yet; magic links are refused.
-    ``make`` has bit 0 for a file as the missing last part (else a directory), bit 1 to leave a link there alone.
+    ``make`` has bit 0 for a file as the missing last part (else a directory), bit 1 to leave a link there alone,
+    bit 2 to refuse a place in a proc file system (EXDEV).
     """
 
     into: Slot
@@ -569,8 +570,9 @@ class ChRoot(Op):
 
 
 class OpenTerminal(Op):
-    """Open /dev/pts/ptmx of a devpts, unlock it, get the other side (TIOCGPTPEER), set the window's size.
+    """Open /dev/pts/ptmx below ``dir`` (RESOLVE_IN_ROOT), unlock it, get the other side (TIOCGPTPEER), set its size.
 
+    EXDEV when that is not the multiplexer of a devpts.
     ``relayed``: what is written comes out on another terminal, which adds the carriage returns; this one shall not.
     """
 
