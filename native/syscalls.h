@@ -21,6 +21,7 @@ typedef long i64;
 #define NR_munmap 11
 #define NR_fstatfs 138
 #define NR_exit 60
+#define NR_clone 56
 #define NR_statx 332
 #define NR_sched_yield 24
 #define NR_rt_sigaction 13
@@ -92,6 +93,7 @@ typedef long i64;
 #define NR_munmap 215
 #define NR_fstatfs 44
 #define NR_exit 93
+#define NR_clone 220
 #define NR_statx 291
 #define NR_sched_yield 124
 #define NR_rt_sigaction 134

@@ -28,7 +28,7 @@ from .compile.environment import has_home
 from .compile.home import home
 from .compile.namespaces import CGROUPS, IDS_MAPPED
 from .compile.process import SECCOMP_AGENT
-from .executor import Run
+from .executor import Run, hook_ended
 from .host import Host, host
 from .idmap import host_id, write_maps
 from .plan import codec
@@ -397,13 +397,16 @@ class Container:
             finally:
                 os.close(directory)
             connection.sendall(b"g" + self.state_json(CREATED))
+            hook = ""
             while True:
                 data = connection.recv(65536)
                 if not data:
                     return
                 kind, step, value = codec.REPORT.unpack_from(data)
+                if kind == codec.HOOK_ENDED:
+                    hook = hook_ended(value, data[codec.REPORT.size :])
                 if kind == codec.FAILED:
-                    failure = self._failed_after_start(step, value)
+                    failure = self._failed_after_start(step, value, hook)
                     self._keep_failure(failure)
                     raise failure
         except ConnectionResetError as error:
@@ -411,11 +414,14 @@ class Container:
         finally:
             connection.close()
 
-    def _failed_after_start(self, step: int, number: int) -> BoxshipError:
+    def _failed_after_start(self, step: int, number: int, hook: str) -> BoxshipError:
         recorded: tuple[int, dict[str, str]] = self._record.get("after_start") or (0, {})
         total, steps = recorded
         name = os.strerror(number).lower()
         purpose = steps.get(str(step), "")
+        if hook:
+            text = f"error running {purpose.removeprefix('run ')}"
+            return StepFailed(text, step=step + 1, total=total, errno=number, cause=hook)
         return StepFailed(
             f"step {step + 1} of {total}: {purpose}", step=step + 1, total=total, errno=number, cause=name
         )
@@ -465,7 +471,6 @@ class Container:
         flags = 0
         for namespace in linux.get("namespaces") or ():
             flags |= NAMESPACES[namespace["type"]]
-        flags &= ~NAMESPACES["time"]  # entered by the child only, and only by unshare's rules
         manager = self.cgroups
         tasks = manager.tasks_files(sub_cgroups)
         request = Request(

@@ -142,6 +142,7 @@ class Run:
         self.handle_received = -1
         self.times: list[int] = []
         self._stage = 0
+        self._hook = ""
         self._elsewhere = False
         ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)
         self._socket: socket | None = ours
@@ -307,6 +308,8 @@ class Run:
                 size = codec.REPORT.size
                 self.times = list(memoryview(data)[size : size + (len(data) - size) // 8 * 8].cast("Q"))
                 self.times.append(value)
+            elif kind == codec.HOOK_ENDED:
+                self._hook = hook_ended(value, data[codec.REPORT.size :])
             elif kind == codec.REFUSED:
                 self.abort()
                 raise Internal(
@@ -323,7 +326,7 @@ class Run:
         return self.plan
 
     def _failed(self, step: int, number: int) -> BoxshipError:
-        error = failure(self._plan(), step, number)
+        error = failure(self._plan(), step, number, hook=self._hook)
         self.abort()
         return error
 
@@ -394,8 +397,24 @@ def _reap(pid: int) -> None:
                 raise
 
 
-def failure(plan: "Plan", step: int, number: int) -> BoxshipError:
-    """The error for a failed step: its address, what it was for, the cause and the likely remedy."""
+def hook_ended(status: int, said: bytes) -> str:
+    """How a hook failed, in words; ``said`` is the start of its standard error."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        text = f"exit code {code}"
+    else:
+        from signal import strsignal
+
+        text = f"killed by signal {-code}: {(strsignal(-code) or '').lower()}"
+    words = said.decode("utf-8", "replace").strip()
+    return f"{text}, stderr: {words}" if words else text
+
+
+def failure(plan: "Plan", step: int, number: int, *, hook: str = "") -> BoxshipError:
+    """The error for a failed step: its address, what it was for, the cause and the likely remedy.
+
+    ``hook`` is how the hook has ended, when that was the step.
+    """
     op = plan.ops[step]
     total = len(plan.ops)
     name = errorcode.get(number, str(number))
@@ -414,7 +433,7 @@ def failure(plan: "Plan", step: int, number: int) -> BoxshipError:
             remedy=remedy_text.get(number, ""),
         )
     if isinstance(op, Hook):
-        what = {ECHILD: "it exited with an error", ETIME: f"no end after {op.timeout / 1000:g} s"}
+        what = {ECHILD: hook or "it exited with an error", ETIME: f"no end after {op.timeout / 1000:g} s"}
         return StepFailed(
             f"error running {plan.purpose(step).removeprefix('run ')}",
             step=step + 1,

@@ -95,7 +95,7 @@ LINUX: "dict[str, Any]" = {
     "readonlyPaths": TEXTS,
     "mountLabel": str,
     "personality": _object("domain", domain=frozenset(PERSONALITIES), flags=TEXTS),
-    "memoryPolicy": _object("mode", mode=str, nodes=str, flags=TEXTS),
+    "memoryPolicy": {"mode": str, "nodes": str, "flags": TEXTS},
     "intelRdt": {
         "closID": str, "schemata": TEXTS, "l3CacheSchema": str, "memBwSchema": str, "enableMonitoring": bool,
     },

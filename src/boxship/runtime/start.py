@@ -23,6 +23,9 @@ def debug_plan(log: "Log", plan: "Plan | None") -> None:
     total = len(plan.ops)
     for first, text in plan.purposes:
         log.debug(f"step {first + 1} of {total}: {text}")
+    for op in plan.ops:
+        if op.NAME in ("Seccomp", "SeccompNotify"):
+            log.debug(f"seccomp filter flags: {op.args[0]}")
 
 
 class StartFailed(BoxshipError):

@@ -77,6 +77,7 @@ def compile_spec(
     namespaces.sysctls(c)
     masks.read_only_paths(c)
     masks.masked_paths(c)
+    mounts.read_only(c)
     rootfs.read_only(c)
     process.session_keyring(c)
     scheduling.scheduling(c)
@@ -86,9 +87,14 @@ def compile_spec(
     hooks.meet_start(c)
 
     # Started.
-    hooks.start_container(c, home)
     namespaces.limits(c)
-    process.filter_and_exec(c, home)
+    if not hooks.of(c.spec, "startContainer"):
+        process.hand_on(c)
+    process.load_filter(c)
+    if hooks.of(c.spec, "startContainer"):
+        hooks.start_container(c, home)  # under the filter, as the program is
+        process.hand_on(c)
+    process.execute(c, home)
     return c.plan
 
 
@@ -116,5 +122,7 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     process.find_program(c)
     process.meet_seccomp_agent(c)
     namespaces.limits(c)
-    process.filter_and_exec(c, home)
+    process.hand_on(c)
+    process.load_filter(c)
+    process.execute(c, home)
     return c.plan

@@ -158,6 +158,7 @@ class Context:
         self.rootfs_slots: list[int] = []
         self.legacy_rootfs: list[tuple[int, str, str, list[str]]] = []
         self.bind_sources: dict[int, int] = {}
+        self.read_only_later: list[int] = []
         self.id_maps: dict[tuple[str, str], int] = {}
         self.device_sources: dict[str, int] = {}
         self.device_nodes = -1

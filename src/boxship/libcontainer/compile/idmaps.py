@@ -5,7 +5,7 @@ container's own user namespace is there.
 """
 
 from boxship.errors import InvalidArgument
-from boxship.libcontainer.plan.ops import SetMountAttributes, UserNamespace
+from boxship.libcontainer.plan.ops import CWD, Open, SetMountAttributes, UserNamespace
 from boxship.linux.abi.mount import AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_IDMAP
 
 from .context import Context
@@ -76,11 +76,19 @@ def apply(c: Context, index: int, mount: "dict[str, Any]", options: "Options", s
         source, prefix = (mount, f"mounts[{index}].") if own else (c.linux, "linux.")
         uids = lines(source.get("uidMappings") or (), prefix + "uidMappings")
         gids = lines(source.get("gidMappings") or (), prefix + "gidMappings")
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if options.idmap == "ridmap" else 0)
+    if not uids and not gids and "user" in c.joined:
+        # The container's own, which are those of the namespace that it joins.
+        userns = c.id_maps.get(("", ""))
+        if userns is None:
+            userns = c.id_maps["", ""] = c.slot()
+            c.add(Open(userns, CWD, c.joined["user"], 0))
+        c.add(SetMountAttributes(slot, "", flags, MOUNT_ATTR_IDMAP, 0, 0, userns))
+        return
     if not uids or not gids:
         raise InvalidArgument(f"{where}: an id-mapped mount needs both uidMappings and gidMappings")
     userns = c.id_maps.get((uids, gids))
     if userns is None:
         userns = c.id_maps[uids, gids] = c.slot()
         c.add(UserNamespace(userns, uids, gids))
-    flags = AT_EMPTY_PATH | (AT_RECURSIVE if options.idmap == "ridmap" else 0)
     c.add(SetMountAttributes(slot, "", flags, MOUNT_ATTR_IDMAP, 0, 0, userns))

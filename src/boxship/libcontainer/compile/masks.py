@@ -48,7 +48,7 @@ def masked_paths(c: Context) -> None:
     # In /proc and /sys the host's own files tell whether there is such a path at all.
     paths = [
         path
-        for path in c.linux.get("maskedPaths") or ()
+        for path in dict.fromkeys(c.linux.get("maskedPaths") or ())
         if not path.startswith(("/proc/", "/sys/")) or c.host.kernel_path_kind(path)
     ]
     if not paths:

@@ -179,14 +179,27 @@ def _file_system(c: Context, where: str, type: str, source: str, target: str, op
         pairs += (key, value or "")
     if label:
         pairs += ("context", label)
-    c.add(MakeMount(c.tree, type, pairs, attributes & ~MOUNT_ATTR_RDONLY if copies else attributes, like))
+    # What is mounted below a tmpfs, and made in it, needs a place: it becomes read-only at the end (as runc has it).
+    later = type == "tmpfs" and bool(attributes & MOUNT_ATTR_RDONLY)
+    c.add(MakeMount(c.tree, type, pairs, attributes & ~MOUNT_ATTR_RDONLY if later else attributes, like))
     if copies:
         c.add(CopyUp(c.target, c.tree))
-        if attributes & MOUNT_ATTR_RDONLY:
-            c.add(SetMountAttributes(c.tree, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY))
     c.add(MoveMount(c.tree, c.target, "", ONTO))
     _propagate(c, c.tree, options)
-    _covered(c, target, c.tree)
+    if later:
+        kept = c.keep(c.tree)
+        c.read_only_later.append(kept)
+        _covered(c, target, kept)
+    else:
+        _covered(c, target, c.tree)
+
+
+def read_only(c: Context) -> None:
+    """Each tmpfs that is to be read-only, now that all is in it."""
+    if c.read_only_later:
+        c.purpose("make mounts read-only")
+    for slot in c.read_only_later:
+        c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY))
 
 
 def _label(c: Context, type: str) -> str:
@@ -212,7 +225,7 @@ def _propagate(c: Context, slot: int, options: Options) -> None:
 def _covered(c: Context, target: str, slot: int) -> None:
     """A mount on / is the root from now on."""
     if not target:
-        c.root = c.keep(slot)
+        c.root = c.keep(slot) if slot == c.tree else slot
         c.over_old_root += c.on_old_root
 
 

@@ -203,13 +203,11 @@ def variables(c: Context, home: str) -> "list[str]":
     return env
 
 
-def filter_and_exec(c: Context, home: str) -> None:
-    """no_new_privs, the filter, the last capability, and the program."""
+def load_filter(c: Context) -> None:
+    """no_new_privs, the filter, and the last capability, which only loading it has needed."""
     if c.no_new_privileges:
         c.purpose("set no_new_privs")
         c.add(Prctl(PR_SET_NO_NEW_PRIVS, 1))
-    for n in range(c.request.preserve_fds):
-        c.add(Duplicate(c.preserved + n, 3 + n, tolerate=(EBADF,)))
     if c.seccomp:
         c.purpose("load the seccomp filter")
         flags, program = c.seccomp
@@ -219,5 +217,15 @@ def filter_and_exec(c: Context, home: str) -> None:
             c.add(Seccomp(flags, program))
         if c.final_capabilities:
             c.add(CapSet(*c.final_capabilities))
+
+
+def hand_on(c: Context) -> None:
+    """The descriptors that the program shall have besides the standard streams."""
+    for n in range(c.request.preserve_fds):
+        c.add(Duplicate(c.preserved + n, 3 + n, tolerate=(EBADF,)))
+
+
+def execute(c: Context, home: str) -> None:
+    """The program, in its environment."""
     c.purpose(f"execute {c.process['args'][0]}")
     c.add(Exec(list(c.process["args"]), variables(c, home)))

@@ -41,7 +41,7 @@ def _flags(words: "Iterable[str]", table: "dict[str, int]", where: str) -> int:
     flags = 0
     for word in words:
         if word not in table:
-            raise InvalidArgument(f"{where}: unknown value {word!r}", remedy="one of " + ", ".join(table))
+            raise InvalidArgument(f"{where}: {word!r} is unknown", remedy="one of " + ", ".join(table))
         flags |= table[word]
     return flags
 
@@ -71,7 +71,9 @@ def _scheduler(c: Context, scheduler: "dict[str, Any]") -> None:
                 "<= period < 2^63 (sched(7))"
             )
     flags = _flags(scheduler.get("flags") or (), SCHED_FLAGS, f"{where}.flags")
-    c.purpose(f"set the scheduler {policy}")
+    cpus = ((c.linux.get("resources") or {}).get("cpu") or {}).get("cpus")
+    why = " (process scheduler can't be used together with AllowedCPUs, of a cpuset)" if deadline and cpus else ""
+    c.purpose(f"set the scheduler {policy}{why}")
     c.add(Scheduler(pack("<IIQiIQQQ", 48, SCHEDULERS[policy], flags, nice, priority, *times)))
 
 
@@ -103,13 +105,15 @@ def _memory_policy(c: Context, policy: "dict[str, Any]") -> None:
     where = "linux.memoryPolicy"
     mode = policy.get("mode")
     if mode not in MEMORY_POLICIES:
-        raise InvalidArgument(f"{where}.mode: unknown value {mode!r}", remedy="one of " + ", ".join(MEMORY_POLICIES))
-    flags = _flags(policy.get("flags") or (), MEMORY_POLICY_FLAGS, f"{where}.flags")
-    nodes = bits(policy.get("nodes") or "", f"{where}.nodes")
+        raise InvalidArgument(
+            f"{where}.mode: invalid memory policy mode {mode!r}", remedy="one of " + ", ".join(MEMORY_POLICIES)
+        )
+    flags = _flags(policy.get("flags") or (), MEMORY_POLICY_FLAGS, f"{where}.flags: invalid memory policy flag")
+    nodes = bits(policy.get("nodes") or "", f"{where}.nodes: invalid memory policy node")
     if nodes and mode in ("MPOL_DEFAULT", "MPOL_LOCAL"):
-        raise InvalidArgument(f"{where}.nodes: {mode} takes none")
+        raise InvalidArgument(f"{where}.nodes: the {mode} mode requires 0 nodes but got {nodes.bit_count()}")
     if not nodes and mode not in ("MPOL_DEFAULT", "MPOL_LOCAL", "MPOL_PREFERRED"):
-        raise InvalidArgument(f"{where}.nodes: {mode} needs at least one")
+        raise InvalidArgument(f"{where}.nodes: the {mode} mode requires at least one node")
     size = (nodes.bit_length() + 63) // 64 * 8
     c.purpose(f"set the memory policy {mode}")
     # The kernel counts one bit more than it uses.
@@ -122,7 +126,7 @@ def bits(text: str, where: str) -> int:
     for part in text.replace(" ", "").split(",") if text else ():
         first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) >= 8192:
-            raise InvalidArgument(f"{where}: {text!r} is not a list like 0-3,7")
+            raise InvalidArgument(f"{where}: {text!r} is not a list like 0-3,7 of numbers below 8192")
         if int(last or first) < int(first):
             raise InvalidArgument(f"{where}: {part!r} ends before it starts")
         mask |= (2 << int(last or first)) - (1 << int(first))

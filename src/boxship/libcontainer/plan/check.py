@@ -14,8 +14,10 @@ from .ops import (
     CapSet,
     Clone,
     CloseOthers,
+    Duplicate,
     Exec,
     FindProgram,
+    Hook,
     MakeMount,
     Mkdir,
     Mknod,
@@ -80,8 +82,8 @@ def _check_order(plan: "Sequence[Op]") -> None:
             raise _broken(step, op, "happens once")
         if isinstance(op, PRIVILEGED) and "CapSet" in seen:
             raise _broken(step, op, "mounts and files are made before capabilities are dropped")
-        if "Seccomp" in seen and not isinstance(op, (CapSet, Exec)):
-            raise _broken(step, op, "the filter is loaded last: only the last capability and exec may follow")
+        if ("Seccomp" in seen or "SeccompNotify" in seen) and not isinstance(op, (CapSet, Hook, Duplicate, Exec)):
+            raise _broken(step, op, "the filter is loaded last: only the last capability, hooks and exec may follow")
         if isinstance(op, AmbientSet) and "CapSet" not in seen:
             raise _broken(step, op, "ambient capabilities come after the permitted ones")
         if isinstance(op, Exec) and "FindProgram" not in seen:

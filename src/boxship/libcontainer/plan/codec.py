@@ -21,7 +21,7 @@ REPORT = Struct("<IIq")  # kind, step (from 0), value
 
 FLAG_TRACE, FLAG_LAST = 1, 2
 
-FAILED, CLONED, AWAITING, HANDLE, TIMES, REFUSED = range(1, 7)
+FAILED, CLONED, AWAITING, HANDLE, TIMES, REFUSED, HOOK_ENDED = range(1, 8)
 
 
 def encode(plan: "list[Op]", *, trace: bool = False, last: bool = True) -> bytes:
