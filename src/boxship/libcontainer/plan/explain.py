@@ -44,7 +44,7 @@ _REMEDIES = {
     (
         "CheckFile",
         "EXDEV",
-    ): "it must be mounted on ordinary directory, and the image has something else there (a link?)",
+    ): "it must be mounted on ordinary directory; the image has something else there",
     ("OpenTarget", "EXDEV"): "a link in the image leads into /proc: nothing may be mounted there",
     ("OpenTerminal", "EXDEV"): "/dev/pts of the container is no devpts",
     ("OpenTarget", "ELOOP"): "a link on the way is a magic link of /proc, or there are too many",
@@ -208,7 +208,7 @@ def _special(style: str, value: object) -> str:
     if style == "userns":
         return f", userns={_slot(number)}" if number != -1 else ""
     if style == "target":
-        return ("mkdirat, mknodat" if number & 1 else "mkdirat") + _TARGETS[number >> 1]
+        return ("mkdirat, mknodat" if number & 1 else "mkdirat") + _TARGETS[number >> 1 & 3]
     if style == "filetype":
         return _TYPES.get(number, "any file")
     if style == "o":
