@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from boxship.libcontainer.cgroups.layout import Layout
     from boxship.libcontainer.cgroups.manager import Manager, Stats
 
 OCI_VERSION = "1.3.0"
@@ -115,6 +116,45 @@ class Container:
         With ``trace``, ``times`` has the clock (CLOCK_MONOTONIC nanoseconds) at each step of ``plan``.
         Raises InvalidArgument, AlreadyExists, StepFailed, or what the cgroups raise; nothing is left then.
         """
+        container = cls.claim(id, bundle, root=root, spec=spec, keep_spec=keep_spec, checked=checked, host=host)
+        spec = container.spec
+        try:
+            container._create(
+                container.directory,
+                spec,
+                stdio or Stdio(),
+                Request(
+                    spec,
+                    id=id,
+                    bundle=container.bundle,
+                    rootfs_mounts=rootfs_mounts,
+                    no_pivot=no_pivot,
+                    new_keyring=new_keyring,
+                    preserve_fds=preserve_fds,
+                    cache=root + "/.seccomp",
+                ),
+                cgroup_manager,
+                trace,
+            )
+        except BaseException as error:
+            container.undo()
+            container._keep_failure(error)
+            raise
+        return container
+
+    @classmethod
+    def claim(
+        cls,
+        id: str,
+        bundle: str,
+        *,
+        root: str = store.DEFAULT_ROOT,
+        spec: "dict[str, Any] | None" = None,
+        keep_spec: bool = True,
+        checked: bool = False,
+        host: "Host | None" = None,
+    ) -> "Container":
+        """A container of which there is only the name: the first step of ``create`` and of a restore."""
         machine = host or _host()
         own_config = spec is not None and keep_spec
         bundle = os.path.abspath(bundle)
@@ -122,7 +162,7 @@ class Container:
             spec = read_spec(bundle)
         if not checked:
             validate.check(spec)
-        directory = store.claim(root, id)
+        store.claim(root, id)
         record: dict[str, Any] = {
             "id": id,
             "status": CREATING,
@@ -139,28 +179,6 @@ class Container:
         }
         container = cls(root, record, machine)
         container._spec = spec
-        try:
-            container._create(
-                directory,
-                spec,
-                stdio or Stdio(),
-                Request(
-                    spec,
-                    id=id,
-                    bundle=bundle,
-                    rootfs_mounts=rootfs_mounts,
-                    no_pivot=no_pivot,
-                    new_keyring=new_keyring,
-                    preserve_fds=preserve_fds,
-                    cache=root + "/.seccomp",
-                ),
-                cgroup_manager,
-                trace,
-            )
-        except BaseException as error:
-            container._undo()
-            container._keep_failure(error)
-            raise
         return container
 
     def _create(
@@ -329,7 +347,43 @@ class Container:
             self._record["unit"] = manager.unit
         store.write(directory, store.STATE, self._record)
 
-    def _undo(self) -> None:
+    # For the restoration of a checkpoint (restore.py), which makes the processes in another way.
+
+    @property
+    def layout(self) -> "Layout":
+        """How this host mounts its cgroups."""
+        return self._host.cgroups
+
+    def begin_restore(self) -> None:
+        """Right after ``claim``: find the root file system, and write down what a later exec needs."""
+        self._record["rootfs"] = _rootfs(self.bundle, self.spec, ())
+        if self._record["own_config"]:
+            store.write(self.directory, store.CONFIG, self.spec)
+
+    def make_cgroups(self, kind: str, pid: int) -> "Manager":
+        """The container's cgroups, for the process ``pid`` to enter; recorded before they are made."""
+        manager = self._manager(self.spec, kind)
+        manager.claim()
+        self._record_cgroups(manager, self.directory)
+        if not manager.create_target(pid):
+            manager.create()
+        return manager
+
+    def restoring(self, pid: int) -> None:
+        """The namespaces are there, with ``pid`` as their first process: the runtime's hooks."""
+        self._record["pid"] = pid
+        text = self.state_json(CREATING)
+        for kind in ("prestart", "createRuntime"):
+            self._run_hooks(kind, text)
+
+    def restored(self, pid: int) -> None:
+        """The processes are there, and go on when we return."""
+        # criu puts a container into a time namespace, so that its clocks go on where they stood.
+        self._record["own_time"] = os.readlink(f"/proc/{pid}/ns/time") != os.readlink("/proc/self/ns/time")
+        self._record_process(pid)
+        self._record["status"] = RUNNING
+
+    def undo(self) -> None:
         """After a failed create: end what runs, remove what was made."""
         if self._run is not None:
             self._run.abort()
@@ -471,6 +525,8 @@ class Container:
         flags = 0
         for namespace in linux.get("namespaces") or ():
             flags |= NAMESPACES[namespace["type"]]
+        if self._record.get("own_time"):
+            flags |= NAMESPACES["time"]
         manager = self.cgroups
         tasks = manager.tasks_files(sub_cgroups)
         request = Request(

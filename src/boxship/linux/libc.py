@@ -22,6 +22,11 @@ def become_subreaper() -> bool:
     return _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
+def attach_mount(tree: int, path: bytes) -> bool:
+    """Put a detached mount (open_tree(2)) at ``path``; move_mount(2), Linux 5.2."""
+    return _call("syscall", 429, tree, b"", -100, path, 4) == 0  # MOVE_MOUNT_F_EMPTY_PATH; the number is everyone's
+
+
 def detach_mount(path: bytes) -> bool:
     """Lazily unmount what is mounted at ``path``; False when nothing is (or it is not ours to unmount)."""
     return _call("umount2", path, MNT_DETACH) == 0
