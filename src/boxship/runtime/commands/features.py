@@ -1,53 +1,51 @@
-"""``features``: what this runtime knows, as JSON (runtime-spec, features.md)."""
+"""``features``: what this runtime knows, as JSON (runtime-spec, features.md), from the tables that it works by."""
 
-from boxship.linux.abi.mount import ATTRIBUTES, PROPAGATION, SUPERBLOCK
-from boxship.linux.abi.process import CAPABILITIES, NAMESPACES
+from boxship.libcontainer.seccomp.compiler import ACTIONS, FLAGS, OPERATORS
+from boxship.linux.abi.mount import ATTRIBUTES, NOTHING, PROPAGATION, SUPERBLOCK
+from boxship.linux.abi.process import CAPABILITIES, MEMORY_POLICIES, MEMORY_POLICY_FLAGS, NAMESPACES
+from boxship.linux.abi.syscalls import ARCHITECTURES
 from boxship.oci import cold_json
 
 from ..main import SPEC_VERSION, Call
+from ..version import commit, version
+
+HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
+_OTHER_OPTIONS = ("bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap")
 
 
 def features() -> "dict[str, object]":
+    recursive = ("r" + word for word in ATTRIBUTES)
+    options = {*ATTRIBUTES, *recursive, *PROPAGATION, *SUPERBLOCK, *NOTHING, *_OTHER_OPTIONS}
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
-        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        "mountOptions": sorted(
-            [*ATTRIBUTES, *("r" + word for word in ATTRIBUTES), *PROPAGATION, *SUPERBLOCK, "bind", "rbind", "remount"]
-        ),
+        "hooks": HOOKS,
+        "mountOptions": sorted(options),
         "linux": {
             "namespaces": sorted(NAMESPACES),
             "capabilities": list(CAPABILITIES),
             "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
-                "actions": [
-                    "SCMP_ACT_ALLOW",
-                    "SCMP_ACT_ERRNO",
-                    "SCMP_ACT_KILL",
-                    "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD",
-                    "SCMP_ACT_LOG",
-                    "SCMP_ACT_TRACE",
-                    "SCMP_ACT_TRAP",
-                ],
-                "operators": [
-                    "SCMP_CMP_EQ",
-                    "SCMP_CMP_GE",
-                    "SCMP_CMP_GT",
-                    "SCMP_CMP_LE",
-                    "SCMP_CMP_LT",
-                    "SCMP_CMP_MASKED_EQ",
-                    "SCMP_CMP_NE",
-                ],
-                "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
+                "actions": sorted(ACTIONS),
+                "operators": sorted(OPERATORS),
+                "archs": sorted(ARCHITECTURES),
+                "knownFlags": list(FLAGS),
+                "supportedFlags": list(FLAGS),
             },
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "memoryPolicy": {"modes": sorted(MEMORY_POLICIES), "flags": sorted(MEMORY_POLICY_FLAGS)},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "annotations": {
+            "org.boxship.commit": commit(),
+            "org.boxship.version": version(),
+            "org.opencontainers.runc.checkpoint.enabled": "true",  # the word that callers look for
+        },
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
     }
 
 
