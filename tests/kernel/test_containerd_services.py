@@ -162,14 +162,10 @@ async def test_namespaces_are_made_by_use_and_deleted_when_empty(client: Client)
     with pytest.raises(FailedPrecondition, match="containers"):
         await service.Delete(namespaces_api.DeleteNamespaceRequest(name="test"))
     await service.Create(
-        namespaces_api.CreateNamespaceRequest(
-            namespace=namespaces_api.Namespace(name="new", labels={"x": "y"})
-        )
+        namespaces_api.CreateNamespaceRequest(namespace=namespaces_api.Namespace(name="new", labels={"x": "y"}))
     )
     with pytest.raises(AlreadyExists):
-        await service.Create(
-            namespaces_api.CreateNamespaceRequest(namespace=namespaces_api.Namespace(name="new"))
-        )
+        await service.Create(namespaces_api.CreateNamespaceRequest(namespace=namespaces_api.Namespace(name="new")))
     await service.Delete(namespaces_api.DeleteNamespaceRequest(name="new"))
     with pytest.raises(NotFound):
         await service.Delete(namespaces_api.DeleteNamespaceRequest(name="new"))
@@ -204,9 +200,7 @@ async def test_an_upload_that_broke_off_goes_on_and_a_wrong_one_is_refused(clien
     with pytest.raises(OutOfRange):
         await write(client, WriteContentRequest(action=WriteAction.WRITE, ref="up", offset=3, data=b"x"))
     with pytest.raises(DataLoss):
-        await write(
-            client, WriteContentRequest(action=WriteAction.COMMIT, ref="up", offset=6, data=b"there")
-        )
+        await write(client, WriteContentRequest(action=WriteAction.COMMIT, ref="up", offset=6, data=b"there"))
     (answer,) = await write(client, WriteContentRequest(ref="up"))
     assert answer.offset == 11
     await client.content.Abort(content_api.AbortRequest(ref="up"))
@@ -231,9 +225,7 @@ async def test_content_belongs_to_namespaces_and_its_file_goes_with_the_last(
 
 
 async def unpack(client: Client, layer: str, name: str) -> None:
-    prepared = await client.snapshots.Prepare(
-        snapshots_api.PrepareSnapshotRequest(snapshotter=OVERLAY, key="x")
-    )
+    prepared = await client.snapshots.Prepare(snapshots_api.PrepareSnapshotRequest(snapshotter=OVERLAY, key="x"))
     applied = await client.diff.Apply(
         diff_api.ApplyRequest(
             diff=Descriptor(media_type=oci.MEDIA_LAYER, digest=layer, size=len(LAYER)), mounts=prepared.mounts
@@ -241,17 +233,13 @@ async def unpack(client: Client, layer: str, name: str) -> None:
     )
     assert applied.applied is not None
     assert applied.applied.digest == layer
-    await client.snapshots.Commit(
-        snapshots_api.CommitSnapshotRequest(snapshotter=OVERLAY, key="x", name=name)
-    )
+    await client.snapshots.Commit(snapshots_api.CommitSnapshotRequest(snapshotter=OVERLAY, key="x", name=name))
 
 
 async def test_a_layer_is_applied_and_its_difference_comes_back(client: Client) -> None:
     layer = await put(client, LAYER)
     await unpack(client, layer, "base")
-    view = await client.snapshots.View(
-        snapshots_api.ViewSnapshotRequest(snapshotter=OVERLAY, key="v", parent="base")
-    )
+    view = await client.snapshots.View(snapshots_api.ViewSnapshotRequest(snapshotter=OVERLAY, key="v", parent="base"))
     active = await client.snapshots.Prepare(
         snapshots_api.PrepareSnapshotRequest(snapshotter=OVERLAY, key="a", parent="base")
     )
@@ -267,16 +255,12 @@ async def test_a_layer_is_applied_and_its_difference_comes_back(client: Client) 
     assert usage.inodes == 3
     with pytest.raises(InvalidArgument, match="not writable"):
         await client.diff.Apply(
-            diff_api.ApplyRequest(
-                diff=Descriptor(media_type=oci.MEDIA_LAYER, digest=layer), mounts=view.mounts
-            )
+            diff_api.ApplyRequest(diff=Descriptor(media_type=oci.MEDIA_LAYER, digest=layer), mounts=view.mounts)
         )
     with pytest.raises(InvalidArgument, match="not loaded"):
         await client.snapshots.Mounts(snapshots_api.MountsRequest(snapshotter="btrfs", key="a"))
     with pytest.raises(Unimplemented):
-        await client.diff.Diff(
-            diff_api.DiffRequest(left=[Mount(type="tmpfs")], right=[Mount(type="tmpfs")])
-        )
+        await client.diff.Diff(diff_api.DiffRequest(left=[Mount(type="tmpfs")], right=[Mount(type="tmpfs")]))
 
 
 async def image(client: Client, name: str) -> None:
@@ -304,9 +288,7 @@ async def image(client: Client, name: str) -> None:
         images_api.CreateImageRequest(
             image=images_api.Image(
                 name=name,
-                target=Descriptor(
-                    media_type=oci.MEDIA_MANIFEST, digest=descriptor.digest, size=descriptor.size
-                ),
+                target=Descriptor(media_type=oci.MEDIA_MANIFEST, digest=descriptor.digest, size=descriptor.size),
             )
         )
     )

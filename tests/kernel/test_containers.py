@@ -58,9 +58,7 @@ def test_capabilities_no_new_privs_and_seccomp_are_as_the_spec_says(bundle: Bund
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}],
     }
-    bundle.spec["process"]["capabilities"] = {
-        kind: ["CAP_KILL"] for kind in ("bounding", "effective", "permitted")
-    }
+    bundle.spec["process"]["capabilities"] = {kind: ["CAP_KILL"] for kind in ("bounding", "effective", "permitted")}
     script = "grep -E 'Cap(Prm|Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/self/status; busybox mkdir /x"
     code, text = bundle.output("sh", "-c", script)
     assert code == 1

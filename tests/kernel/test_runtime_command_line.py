@@ -260,7 +260,7 @@ def test_the_environment_has_each_name_once_and_a_home(runtime: Runtime) -> None
 
 def test_debug_says_what_was_done_step_by_step(runtime: Runtime) -> None:
     runtime.configure("true")
-    assert "level=debug msg=\"step 1 of " in runtime("--debug", "run", runtime.id("debug")).stderr
+    assert 'level=debug msg="step 1 of ' in runtime("--debug", "run", runtime.id("debug")).stderr
     done = runtime("--debug", "--log", "log", "--log-format", "json", "run", runtime.id("file"))
     assert done.stderr == ""
     lines = [json.loads(line) for line in (runtime.bundle.path / "log").read_text().splitlines()]

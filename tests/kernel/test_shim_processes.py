@@ -245,9 +245,7 @@ def test_root_file_systems_are_mounted_inside_only(bench: Bench, id: str) -> Non
     (bundle / "config.json").write_text(json.dumps(spec))
     options = [f"lowerdir={bench.rootfs}", f"upperdir={bundle}/upper", f"workdir={bundle}/work"]
     shim = bench.shim(id, bundle)
-    shim.create(
-        options=logging(bundle), rootfs=[Mount(type="overlay", source="overlay", options=options)]
-    )
+    shim.create(options=logging(bundle), rootfs=[Mount(type="overlay", source="overlay", options=options)])
     assert str(bundle) not in Path("/proc/self/mountinfo").read_text()
     shim.start()
     assert shim.wait() == 0

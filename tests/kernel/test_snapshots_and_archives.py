@@ -313,9 +313,7 @@ def test_a_root_file_system_becomes_an_image_of_one_layer(store: ContentStore, c
     [(layers()[0][:5000], DataLoss), (archive([member("../x")]), InvalidArgument), (archive([]), InvalidArgument),
      (archive([hard_link("l", "../../x")]), InvalidArgument), (b"BZh91AY" + bytes(600), InvalidArgument)],
 )  # fmt: skip
-def test_a_bad_root_file_system_leaves_nothing(
-    store: ContentStore, data: bytes, error: "type[Exception]"
-) -> None:
+def test_a_bad_root_file_system_leaves_nothing(store: ContentStore, data: bytes, error: "type[Exception]") -> None:
     with pytest.raises(error):
         import_rootfs(io.BytesIO(data), store)
     assert list(store.walk()) == []
