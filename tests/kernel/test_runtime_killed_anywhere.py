@@ -52,5 +52,6 @@ def test_nothing_is_left_wherever_the_runtime_is_killed(
     assert {key: counts[key] for key, count in least.items() if counts[key] < count} == {}
     killed = {(case["verb"], case["who"]) for case in cases if case["code"] == -9}
     assert {("create", "runtime"), ("start", "runtime"), ("exec", "runtime"), ("delete", "runtime")} <= killed
-    failed = [case for case in cases if case["who"] == "executor" and case["code"] == 0]
-    assert failed == []  # the runtime says so when its executor dies
+    # The runtime says so when its executor dies; but what dies at the end of an exec may have been the program.
+    unnoticed = [case for case in cases if (case["verb"], case["who"], case["code"]) == ("create", "executor", 0)]
+    assert unnoticed == []
