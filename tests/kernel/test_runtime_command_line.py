@@ -305,6 +305,41 @@ def test_an_interpreter_that_is_missing_is_said(runtime: Runtime) -> None:
     assert "exec /script: no such file or directory (the interpreter that it names is missing)" in done.stderr
 
 
+def test_the_containers_readiness_reaches_the_host(runtime: Runtime) -> None:
+    """sd_notify(3): READY, then the pid to watch, then a barrier that the host answers by closing its pipe."""
+    path = str(runtime.bundle.path / "host.sock")
+    script = "test -S $NOTIFY_SOCKET && sleep 100"
+    runtime.configure("sh", "-c", script)
+    environment = {**os.environ, "NOTIFY_SOCKET": path}
+    id = runtime.id("notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as host:
+        host.bind(path)
+        host.settimeout(10)
+        null = subprocess.DEVNULL
+        options: dict[str, Any] = {"stdin": null, "stdout": null, "stderr": null, "cwd": runtime.bundle.path}
+        command = [str(RUNTIME), "--root", runtime.bundle.root]
+        subprocess.run([*command, "create", id], env=environment, timeout=30, check=True, **options)
+        with subprocess.Popen([*command, "start", id], env=environment, **options) as started:
+            wait_for(runtime, id, "running")
+            inside = f"{runtime.bundle.root}/{id}/notify/notify.sock"
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as program:
+                program.sendto(b"STATUS=loading", inside)
+                program.sendto(b"STATUS=up\nREADY=1", inside)
+            assert host.recv(100) == b"READY=1\n"
+            assert host.recv(100) == f"MAINPID={state(runtime, id)['pid']}\n".encode()
+            text, handles, _, _ = socket.recv_fds(host, 100, 1)
+            assert (text, started.poll()) == (b"BARRIER=1", None)
+            os.close(handles[0])
+            assert started.wait(10) == 0
+    runtime("delete", "--force", id)
+    assert not os.path.exists(f"{runtime.bundle.root}/{id}")
+
+
+def test_without_a_log_the_format_is_that_of_standard_error(runtime: Runtime) -> None:
+    done = runtime("--log-format", "json", "state", "nosuch", ok=False)
+    assert json.loads(done.stderr)["msg"] == "container 'nosuch' does not exist"
+
+
 def test_invalid_json_is_said_with_its_place(runtime: Runtime) -> None:
     (runtime.bundle.path / "config.json").write_text('{"a": \n nope}')
     assert "config.json: invalid JSON" in runtime("run", runtime.id("json"), ok=False).stderr

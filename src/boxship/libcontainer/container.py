@@ -38,7 +38,7 @@ from .resources import before_entering, cgroup_owner, cgroup_path, for_cgroups, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from boxship.libcontainer.cgroups.layout import Layout
@@ -104,6 +104,7 @@ class Container:
         preserve_fds: int = 0,
         trace: bool = False,
         checked: bool = False,
+        claimed: "Callable[[str], None] | None" = None,
         host: "Host | None" = None,
     ) -> "Container":
         """Make everything and stop right before the program; then ``start`` it.
@@ -113,12 +114,15 @@ class Container:
         ``cgroup_manager`` is "cgroupfs", "systemd" (a scope asked for over D-Bus) or "none".
         ``preserve_fds`` hands the caller's descriptors 3, 4, ... to the program.
         ``checked`` says that `validate.check` has seen the spec already.
+        ``claimed`` is called with the state directory as soon as that exists; what it makes there goes with it.
         With ``trace``, ``times`` has the clock (CLOCK_MONOTONIC nanoseconds) at each step of ``plan``.
         Raises InvalidArgument, AlreadyExists, StepFailed, or what the cgroups raise; nothing is left then.
         """
         container = cls.claim(id, bundle, root=root, spec=spec, keep_spec=keep_spec, checked=checked, host=host)
         spec = container.spec
         try:
+            if claimed:
+                claimed(container.directory)
             container._create(
                 container.directory,
                 spec,

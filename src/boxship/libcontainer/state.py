@@ -83,7 +83,10 @@ def read(root: str, id: str) -> "dict[str, Any]":
 
 def remove(root: str, id: str) -> None:
     """Remove the state directory; one that is gone is fine."""
-    path = directory(root, id)
+    _remove(directory(root, id))
+
+
+def _remove(path: str) -> None:
     try:
         entries = os.listdir(path)
     except FileNotFoundError:
@@ -94,6 +97,8 @@ def remove(root: str, id: str) -> None:
             os.unlink(path + "/" + name)
         except FileNotFoundError:
             continue  # another deleter was faster
+        except IsADirectoryError:
+            _remove(path + "/" + name)
     try:
         os.rmdir(path)
     except FileNotFoundError:

@@ -20,8 +20,10 @@ class Log:
 
     def error(self, message: str) -> None:
         """Into the log, and for people on standard error."""
-        if self.path:
+        if self.path or self.format == "json":
             self._write("error", message)
+        if not self.path and self.format == "json":
+            return
         prefix = "" if message.startswith("boxship-runc ") else "boxship-runc: "
         os.write(2, f"{prefix}{message}\n".encode())
 

@@ -49,6 +49,8 @@ def preserved(options: "Parsed", process: "dict[str, Any]") -> int:
     Raises InvalidArgument for one that is not open.
     """
     count = options.number("preserve-fds")
+    if count < 0:
+        raise InvalidArgument(f"--preserve-fds {count}: must not be negative")
     listening = os.environ.get("LISTEN_FDS", "")
     if listening.isdigit() and int(listening):
         count += int(listening)

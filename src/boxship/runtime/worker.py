@@ -174,6 +174,7 @@ class Worker:
             verb in WARM
             and "BOXSHIP_EXECUTOR" not in environment
             and not environment.get("LISTEN_FDS")
+            and not environment.get("NOTIFY_SOCKET")  # that waits for the program
             and not any(word.lstrip("-").startswith("preserve-fds") for word in self._arguments)
         )
 

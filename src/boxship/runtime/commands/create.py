@@ -1,5 +1,7 @@
 """``create``: everything but the program; this process ends, the container's first process waits."""
 
+import os
+
 from boxship.errors import BoxshipError
 from boxship.libcontainer.container import Container
 
@@ -20,6 +22,13 @@ def create(call: Call, *, detached: bool) -> "tuple[Container, bool]":
     """The created container, still held by this process, and whether it has a terminal."""
     options = call.options
     id, bundle, spec, terminal, count = container_parts(call)
+    notify = None
+    if "NOTIFY_SOCKET" in os.environ:
+        from ..notify import proxy
+
+        notify = proxy(f"{call.root}/{id}")
+        if notify is not None:
+            notify.offer(spec)
     check_terminal(options, terminal, detached)
     container = Container.create(
         id,
@@ -33,6 +42,7 @@ def create(call: Call, *, detached: bool) -> "tuple[Container, bool]":
         new_keyring=not options.flag("no-new-keyring"),
         preserve_fds=count,
         checked=True,
+        claimed=None if notify is None else lambda directory: notify.make(),
     )
     debug_plan(call.log, container.plan)
     try:
