@@ -42,6 +42,7 @@ class Commands:
     def __init__(self, bundle: Bundle, path: str) -> None:
         self.bundle = bundle
         self.environment = {**os.environ, VARIABLE: path}
+        os.makedirs(bundle.root, mode=0o711, exist_ok=True)  # list refuses a root that is not there
 
     def configure(self, *args: str, **process: Any) -> None:
         self.bundle.spec["process"].update(args=list(args), **process)
