@@ -33,6 +33,10 @@ COMMANDS = {
     "info": ("info", "Display system-wide information"),
     "inspect": ("inspect", "Return low-level information on Docker objects"),
     "kill": ("kill", "Kill one or more running containers"),
+    "login": ("login", "Authenticate to a registry"),
+    "logout": ("logout", "Log out from a registry"),
+    "pull": ("pull", "Download an image from a registry"),
+    "push": ("push", "Upload an image to a registry"),
     "load": ("load", "Load an image from a tar archive or STDIN"),
     "logs": ("logs", "Fetch the logs of a container"),
     "network": ("network", "List and inspect networks"),
@@ -72,6 +76,7 @@ GROUPS = {
     "image": {
         "ls": "images", "list": "images", "load": "load", "save": "save", "import": "import", "rm": "rmi",
         "remove": "rmi", "tag": "tag", "inspect": "inspect", "history": "history", "prune": "image-prune",
+        "pull": "pull", "push": "push",
     },
 }  # fmt: skip
 

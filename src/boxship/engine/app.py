@@ -25,6 +25,7 @@ from .images import Images
 from .lifecycle import Lifecycle
 from .live import Live
 from .network_api import Networks
+from .registries import Registries
 from .stats import Stats
 from .store import ContainerStore
 from .volumes import Volumes
@@ -47,6 +48,7 @@ class Engine:
         self.events = EventBus()
         self.volumes = Volumes(config.volumes_root, self.events, self._volume_users)
         self.images = Images(client, self.events, self._image_users, built_in_images)
+        self.registries = Registries(config, self.images, self.events)
         self.networks = networks
         self.creator = Creator(client, self.store, self.images, self.volumes, config, self.host)
         self.lifecycle = Lifecycle(client, self.store, self.volumes, networks, self.events, config, self.host)

@@ -30,6 +30,8 @@ class EngineConfig:
     log_opts: dict[str, str] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     dns: list[str] = field(default_factory=list)
+    insecure_registries: list[str] = field(default_factory=list)
+    registry_mirrors: list[str] = field(default_factory=list)  # asked before Docker Hub
     tls: bool = False
     tls_verify: bool = False
     tls_ca: str = ""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -56,6 +56,13 @@ from .events import EventBus
 from .filters import Filters, has_label, truth
 from .models import ContainerConfig
 from .names import new_id
+
+if TYPE_CHECKING:
+    import threading
+
+    from boxship.image.registry.client import Repository
+    from boxship.image.registry.transfer import Progress
+    from boxship.oci.platform import Platform
 
 log = logging.getLogger("boxship.engine.images")
 
@@ -265,7 +272,59 @@ class Images:
         self._events.publish("image", "import", view.id, {"name": view.id})
         return view
 
-    async def _adopt(self, image: Image) -> View:
+    async def pull(
+        self,
+        repository: Repository,
+        tag: str,
+        name: str,
+        platform: Platform | None,
+        progress: Progress,
+        stop: threading.Event,
+    ) -> View:
+        """Bring an image from a registry, unpack it, and let ``name`` mean it."""
+        from boxship.image.registry.transfer import pull
+
+        def told(blob: oci.Descriptor, status: str, current: int = 0, total: int = 0) -> None:
+            progress(blob, status, current, total)
+            if status == "Already exists":
+                there.add(blob.digest)
+
+        there: set[str] = set()
+        async with self._leased():
+            image = await asyncio.to_thread(
+                pull, repository, tag, self._store, platform=platform, progress=told, stop=stop
+            )
+            image.names.append(name)
+            view = await self._adopt(image, "")
+        for layer in image.manifest.layers:
+            if layer.digest not in there:
+                progress(layer, "Pull complete")
+        return view
+
+    async def push(
+        self,
+        repository: Repository,
+        tag: str,
+        target: oci.Descriptor,
+        sources: list[str],
+        progress: Progress,
+        stop: threading.Event,
+    ) -> oci.Descriptor:
+        """Bring an image to a registry; gives what the tag means there now."""
+        from boxship.image.registry.transfer import push
+
+        return await asyncio.to_thread(
+            push, repository, tag, self._store, target, mount_from=sources, progress=progress, stop=stop
+        )
+
+    async def id_of(self, name: str) -> str:
+        """The ID of the image that a normalised name means, "" when there is none."""
+        try:
+            return (await self.find(name)).id
+        except NotFound:
+            return ""
+
+    async def _adopt(self, image: Image, event: str = "load") -> View:
         """Keep an image: labels for the garbage collector, snapshots, names (or a dangling one)."""
         for descriptor in await asyncio.to_thread(tree, self._store, image.target):
             labels = await asyncio.to_thread(gc_labels, self._store, descriptor)
@@ -275,8 +334,8 @@ class Images:
         await self._unpack(image, oci.chain_ids(image.config.diff_ids))
         for name in image.names or [DANGLING + image.target.digest]:
             await self._point(name, image)
-            if image.names:
-                self._events.publish("image", "load", image.id, {"name": references.familiar(name)})
+            if image.names and event:
+                self._events.publish("image", event, image.id, {"name": references.familiar(name)})
         return View(image, list(image.names), list(image.names))
 
     async def _point(self, name: str, image: Image) -> None:

@@ -19,7 +19,8 @@ FILE_KEYS = {
     "containerd": "containerd", "bridge": "bridge", "bip": "bip", "default-runtime": "default_runtime",
     "log-driver": "log_driver", "debug": "debug", "dns": "dns", "labels": "label", "tls": "tls",
     "tlsverify": "tlsverify", "tlscacert": "tlscacert", "tlscert": "tlscert", "tlskey": "tlskey",
-    "cgroup-parent": "cgroup_parent", "init-path": "init_path",
+    "cgroup-parent": "cgroup_parent", "init-path": "init_path", "insecure-registries": "insecure_registry",
+    "registry-mirrors": "registry_mirror",
 }  # fmt: skip
 
 
@@ -53,6 +54,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--bip", metavar="CIDR", help="address of the default bridge")
     p.add_argument("--cgroup-parent", metavar="PATH", help="parent cgroup of containers")
     p.add_argument("--dns", action="append", default=None, metavar="ADDRESS", help="name server of containers")
+    p.add_argument(
+        "--insecure-registry",
+        action="append",
+        default=None,
+        metavar="REGISTRY",
+        help="registry that may speak plain HTTP, or has a certificate that nobody vouches for",
+    )
+    p.add_argument(
+        "--registry-mirror", action="append", default=None, metavar="URL", help="asked before Docker Hub; repeatable"
+    )
     p.add_argument("--init-path", metavar="FILE", help="the program that --init runs")
     p.add_argument("--label", action="append", default=None, metavar="KEY=VALUE", help="label of the engine")
     p.add_argument("--log-driver", choices=("json-file", "none"), help="default log driver")
@@ -122,6 +133,8 @@ def configuration(arguments: Sequence[str]) -> tuple[EngineConfig, str]:
         log_opts={**values.get("log_opts", {}), **_pairs(values.get("log_opt", []), "--log-opt")},
         labels=list(values.get("label", [])),
         dns=list(values.get("dns", [])),
+        insecure_registries=list(values.get("insecure_registry", [])),
+        registry_mirrors=list(values.get("registry_mirror", [])),
         tls=bool(values.get("tls")),
         tls_verify=bool(values.get("tlsverify")),
         tls_ca=values.get("tlscacert", ""),

@@ -241,17 +241,18 @@ class Client:
         body: Any = None,
         stream: IO[bytes] | None = None,
         content_type: str = "",
+        headers: dict[str, str] | None = None,
     ) -> Response:
         """Send a request; raises EngineError for a status of 400 and more, Unavailable when nobody answers.
 
-        ``body`` is sent as JSON, ``stream`` as it is read, chunked.
+        ``body`` is sent as JSON, ``stream`` as it is read, chunked; ``headers`` are for this request only.
         """
         try:
-            return self._request(method, path, query, body, stream, content_type)
+            return self._request(method, path, query, body, stream, content_type, headers or {})
         except EngineError as error:
             if stream is not None or not self._older(error):
                 raise
-        return self._request(method, path, query, body, stream, content_type)
+        return self._request(method, path, query, body, stream, content_type, headers or {})
 
     def _request(
         self,
@@ -261,18 +262,19 @@ class Client:
         body: Any,
         stream: IO[bytes] | None,
         content_type: str,
+        headers: dict[str, str],
     ) -> Response:
         began = monotonic_ns()
         connection = _Connection(self.address)
-        data = self._head(connection, method, path, query, body, stream is not None, content_type, False)
+        data = self._head(connection, method, path, query, body, stream is not None, content_type, False, headers)
         connection.send(data)
         if stream is not None:
             while part := stream.read(1 << 16):
                 connection.send(b"%x\r\n%b\r\n" % (len(part), part))
             connection.send(b"0\r\n\r\n")
-        status, headers = connection.head()
+        status, answered = connection.head()
         self._observe(f"{method} {path}", began)
-        response = Response(connection, status, headers, method == "HEAD")
+        response = Response(connection, status, answered, method == "HEAD")
         if status >= 400:
             raise self._error(response)
         return response
@@ -302,6 +304,7 @@ class Client:
         chunked: bool,
         content_type: str,
         upgrade: bool,
+        headers: dict[str, str] | None = None,
     ) -> bytes:
         target = f"/v{self.version}{path}"
         pairs = {k: v for k, v in (query or {}).items() if v is not None and v is not False and v != ""}
@@ -326,7 +329,7 @@ class Client:
             lines.append(f"Content-Type: {content_type}")
         if upgrade:
             lines += ["Connection: Upgrade", "Upgrade: tcp"]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        lines += [f"{name}: {value}" for name, value in {**self.headers, **(headers or {})}.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode() + data
 
     def _error(self, response: Response) -> EngineError:

@@ -10,6 +10,7 @@ from boxship.errors import InvalidArgument
 
 from ..command import Command, Context
 from ..flags import Flag, Parsed, UsageError
+from ..registry import pull
 from ..runflags import FLAGS, request
 from ..streams import Session
 from ..terminal import Raw, is_terminal, size
@@ -36,6 +37,8 @@ def create(context: Context, o: Parsed) -> tuple[str, dict[str, Any]]:
     if body["Tty"] and not o.values.get("detach"):
         body["HostConfig"]["ConsoleSize"] = list(size())
     query = {"name": o.name, "platform": o.platform}
+    if o.pull == "always":
+        pull(context, body["Image"], platform=o.platform, quiet=o.quiet, out=sys.stderr)
     try:
         answer = context.client.request("POST", "/containers/create", query, body).json()
     except EngineError as error:
@@ -43,7 +46,7 @@ def create(context: Context, o: Parsed) -> tuple[str, dict[str, Any]]:
             raise
         if not o.quiet:
             print(f"Unable to find image '{_tagged(body['Image'])}' locally", file=sys.stderr)
-        _pull(context, body["Image"])
+        pull(context, body["Image"], platform=o.platform, quiet=o.quiet, out=sys.stderr)
         answer = context.client.request("POST", "/containers/create", query, body).json()
     for warning in answer.get("Warnings") or []:
         print(f"WARNING: {warning}", file=sys.stderr)
@@ -56,13 +59,6 @@ def create(context: Context, o: Parsed) -> tuple[str, dict[str, Any]]:
 def _tagged(image: str) -> str:
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else f"{image}:latest"
-
-
-def _pull(context: Context, image: str) -> None:
-    name, _, tag = _tagged(image).rpartition(":")
-    for line in context.client.request("POST", "/images/create", {"fromImage": name, "tag": tag}).lines():
-        if "error" in line:
-            raise EngineError(500, line["error"])
 
 
 def run(context: Context, o: Parsed) -> int:

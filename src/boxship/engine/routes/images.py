@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
-from boxship.errors import InvalidArgument, NotFound, Unimplemented
+from boxship.errors import InvalidArgument, Unimplemented
 from boxship.oci import reference as references
 
 from ..app import Engine
 from ..filters import parse_filters
 from ..http.protocol import Request, Response, StreamResponse, encode_json, json_response
 from ..http.router import Route
+from ..images import BUILT_IN
+from ..registries import login_of
 
 LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
@@ -117,6 +120,8 @@ class ImageRoutes:
             ("GET", "/images/{name*}/json", self.inspect),
             ("GET", "/images/{name*}/history", self.history),
             ("POST", "/images/{name*}/tag", self.tag),
+            ("POST", "/images/{name*}/push", self.push),
+            ("GET", "/distribution/{name*}/json", self.distribution),
             ("DELETE", "/images/{name*}", self.remove),
         ]
 
@@ -148,18 +153,29 @@ class ImageRoutes:
         tag = request.query.get("tag", "")
         separator = "@" if tag.startswith("sha256:") else ":"
         reference = f"{name}{separator}{tag}" if tag else name
-        try:
-            await self._engine.images.find(reference)
-        except NotFound:
-            familiar = references.familiar(references.normalise(reference))
-            raise NotFound(
-                f"pull {familiar}: no such image here, and this engine does not pull from registries yet",
-                remedy="bring it in with load or import",
-            ) from None
-        async with request.stream() as out:
-            familiar = references.familiar(references.normalise(reference))
-            await out.write_json({"status": f"Status: Image is up to date for {familiar}"}, b"\r\n")
+        login = login_of(request.headers.get("x-registry-auth", ""))
+        if references.normalise(reference) == BUILT_IN and await self._engine.images.id_of(BUILT_IN):
+            async with request.stream() as out:  # it ships with the engine: no registry has a newer one
+                await out.write_json({"status": f"Status: Image is up to date for {reference}"}, b"\r\n")
+            return None
+        pulling = await self._engine.registries.pull(reference, request.query.get("platform", ""), login)
+        await self._tell(request, pulling)
         return None
+
+    @staticmethod
+    async def _tell(request: Request, documents: AsyncIterator[dict[str, Any]]) -> None:
+        async with request.stream() as out, aclosing(documents):  # type: ignore[type-var]  # they are generators
+            async for document in documents:
+                await out.write_json(document, b"\r\n")
+
+    async def push(self, request: Request) -> None:
+        login = login_of(request.headers.get("x-registry-auth", ""))
+        pushing = await self._engine.registries.push(request.params["name"], request.query.get("tag", ""), login)
+        await self._tell(request, pushing)
+
+    async def distribution(self, request: Request) -> Response:
+        login = login_of(request.headers.get("x-registry-auth", ""))
+        return json_response(await self._engine.registries.distribution(request.params["name"], login))
 
     async def _import(self, request: Request) -> Response:
         source = request.query["fromSrc"]

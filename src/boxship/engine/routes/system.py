@@ -21,6 +21,7 @@ from ..filters import parse_filters
 from ..http.protocol import Request, Response, json_response
 from ..http.router import API_VERSION, MIN_API_VERSION, Route
 from ..inspect import summary
+from ..registries import Login
 from ..volumes import usage
 
 EVENT_FILTERS = frozenset(
@@ -200,7 +201,11 @@ class SystemRoutes:
         return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 
     async def auth(self, request: Request) -> Response:
-        raise InvalidArgument("this engine does not talk to registries yet")
+        try:
+            login = msgspec.convert(await request.json(), type=Login)
+        except msgspec.ValidationError as error:
+            raise InvalidArgument("the body of /auth", cause=str(error)) from error
+        return json_response(await self._engine.registries.login(login))
 
     async def trace(self, request: Request) -> Response:
         """The spans of one trace as JSON lines, as far as they are written."""
