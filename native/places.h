@@ -128,6 +128,28 @@ static i64 walk_and_make(int root, const char *path, u64 kind) {
     return open_at(root, size ? done : ".", O_PATH | O_NOFOLLOW, 0, IN_ROOT | NO_SYMLINKS);
 }
 
+/* The usual case first: all but the last name is there, and the last one is not, also not as a link to nothing. */
+static i64 make_last(int root, const char *path, u64 kind) {
+    static char above[PATH_SIZE];
+    u64 slash = text_length(path);
+    while (slash && path[slash - 1] != '/') slash--;
+    if (slash >= PATH_SIZE) return -ENAMETOOLONG;
+    for (u64 i = 0; i < slash; i++) above[i] = path[i];
+    above[slash] = 0;
+    const char *name = path + slash;
+    if (!*name || *name == '.') return -ENOENT;
+    i64 parent = open_at(root, slash ? above : ".", O_PATH | O_DIRECTORY, 0, IN_ROOT | NO_MAGICLINKS);
+    if (parent < 0) return parent;
+    i64 r = kind & NAME_FILE ? SYS4(mknodat, parent, name, 0100644, 0) : SYS3(mkdirat, parent, name, 0755);
+    if (r == -EEXIST) r = -ENOENT;
+    if (r >= 0) {
+        target_made = 1;
+        r = open_at((int)parent, name, O_PATH | O_NOFOLLOW, 0, BENEATH | NO_SYMLINKS);
+    }
+    SYS1(close, parent);
+    return r;
+}
+
 static int is_of(i64 fd, u64 magic) {
     u64 kind[16] = {0};
     return SYS2(fstatfs, fd, kind) >= 0 && kind[0] == magic;
@@ -137,6 +159,7 @@ static i64 open_target(int root, const char *path, u64 kind) {
     u64 no_follow = kind & NAME_NO_FOLLOW ? O_NOFOLLOW : 0;
     i64 fd = open_at(root, *path ? path : ".", O_PATH | no_follow, 0, IN_ROOT | NO_MAGICLINKS);
     target_made = 0;
+    if (fd == -ENOENT) fd = make_last(root, path, kind);
     if (fd == -ENOENT) fd = walk_and_make(root, path, kind);
     if (fd >= 0 && kind & NAME_NOT_PROC && is_of(fd, PROC_SUPER_MAGIC)) { /* a link in the image led into /proc */
         SYS1(close, fd);

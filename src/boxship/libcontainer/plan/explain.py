@@ -143,7 +143,7 @@ CALLS = {
     "SetMountAttributes": "mount_setattr({dir}, {path}, {flags:tree}, "
     "set={set:attr}, clear={clear:attr}, propagation={propagation:propagation}{userns:userns})",
     "Mount": "mount({source}, {target}, {type}, {flags}, {data})",
-    "Unmount": "umount2({path}, {flags})",
+    "Unmount": "umount2({path}, {flags:umount})",
     "Mask": "move_mount({null}, or an empty tmpfs for a directory, {path})",
     "CopyUp": "{slot} gets a copy of what is in {dir}",
     "FchDir": "fchdir({slot})",
@@ -178,20 +178,24 @@ _BITS = {
     "open": {1: "O_WRONLY", 2: "O_RDWR", 0o200000: "O_DIRECTORY", 0o400000: "O_NOFOLLOW", 0o10000000: "O_PATH"},
     "resolve": {0x10: "RESOLVE_IN_ROOT"},
     "attr": {
-        1: "MOUNT_ATTR_RDONLY", 2: "MOUNT_ATTR_NOSUID", 4: "MOUNT_ATTR_NODEV", 8: "MOUNT_ATTR_NOEXEC",
+        0x70: "MOUNT_ATTR__ATIME", 1: "MOUNT_ATTR_RDONLY", 2: "MOUNT_ATTR_NOSUID", 4: "MOUNT_ATTR_NODEV", 8: "MOUNT_ATTR_NOEXEC",
         0x10: "MOUNT_ATTR_NOATIME", 0x20: "MOUNT_ATTR_STRICTATIME", 0x80: "MOUNT_ATTR_NODIRATIME",
         0x100000: "MOUNT_ATTR_IDMAP", 0x200000: "MOUNT_ATTR_NOSYMFOLLOW",
     },
     "tree": {1: "OPEN_TREE_CLONE", 0x100: "AT_SYMLINK_NOFOLLOW", 0x1000: "AT_EMPTY_PATH", 0x8000: "AT_RECURSIVE"},
+    "umount": {2: "MNT_DETACH"},
     "move": {4: "MOVE_MOUNT_F_EMPTY_PATH", 0x40: "MOVE_MOUNT_T_EMPTY_PATH"},
     "propagation": {1 << 17: "MS_UNBINDABLE", 1 << 18: "MS_PRIVATE", 1 << 19: "MS_SLAVE", 1 << 20: "MS_SHARED"},
 }  # fmt: skip
 
 
 def _bits(kind: str, value: int) -> str:
-    names = [name for bit, name in _BITS[kind].items() if value & bit]
-    rest = value & ~sum(bit for bit in _BITS[kind] if value & bit)
-    return " | ".join(names + ([f"{rest:#x}"] if rest else [])) or "0"
+    names = []
+    for bits, name in _BITS[kind].items():  # those of several bits come first
+        if value & bits == bits:
+            names.append(name)
+            value &= ~bits
+    return " | ".join(names + ([f"{value:#x}"] if value else [])) or "0"
 
 
 def _special(style: str, value: object) -> str:
