@@ -39,7 +39,7 @@ _CREATE: "Flags" = {
 _RUN: "Flags" = {
     "detach": ("d", BOOL, "do not wait for the container"),
     "keep": ("", BOOL, "do not delete the container after it ended"),
-    "no-subreaper": ("", BOOL, "do not adopt the container's orphans"),
+    "no-subreaper": ("", BOOL, "accepted: orphans of a container are never adopted by us"),
 }
 # What checkpoint and restore have in common; both hand them on to CRIU.
 _CRIU: "Flags" = {
@@ -149,11 +149,11 @@ VERBS: "dict[str, tuple[str, Flags, str]]" = {
             "memory": ("", TEXT, "memory limit in bytes"),
             "memory-reservation": ("", TEXT, "soft limit in bytes"),
             "memory-swap": ("", TEXT, "memory and swap limit in bytes"),
-            "kernel-memory": ("", TEXT, "no longer in the kernel: refused with a note"),
-            "kernel-memory-tcp": ("", TEXT, "no longer in the kernel: refused with a note"),
+            "kernel-memory": ("", TEXT, "ignored with a warning: the kernel has no such limit any more"),
+            "kernel-memory-tcp": ("", TEXT, "ignored with a warning: the kernel has no such limit any more"),
             "pids-limit": ("", NUMBER, "highest number of processes, -1 for no limit"),
-            "l3-cache-schema": ("", TEXT, "Intel RDT: the L3 cache schema"),
-            "mem-bw-schema": ("", TEXT, "Intel RDT: the memory bandwidth schema"),
+            "l3-cache-schema": ("", TEXT, "refused: Intel RDT is not supported"),
+            "mem-bw-schema": ("", TEXT, "refused: Intel RDT is not supported"),
         },
         "change a container's limits",
     ),

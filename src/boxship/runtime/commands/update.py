@@ -2,7 +2,7 @@
 
 import sys
 
-from boxship.errors import InvalidArgument
+from boxship.errors import InvalidArgument, Unimplemented
 from boxship.libcontainer import validate
 from boxship.libcontainer.container import STOPPED, Container
 from boxship.oci import cold_json
@@ -75,6 +75,12 @@ def run(call: Call) -> int:
     container = Container.load(call.id(), root=call.root)
     if container.status() == STOPPED:
         raise InvalidArgument("cannot update a container that is stopped")
+    for flag in ("l3-cache-schema", "mem-bw-schema"):
+        if flag in call.options.flags:
+            raise Unimplemented(f"--{flag}: Intel RDT is not supported", remedy="leave it out")
+    for flag in ("kernel-memory", "kernel-memory-tcp"):
+        if flag in call.options.flags:
+            call.log.warning(f"--{flag} is ignored: Linux 5.16 took that limit away")
     changed = resources(call)
     if changed:
         container.update(changed)
