@@ -13,6 +13,7 @@ from boxship.libcontainer.failures import last
 from boxship.libcontainer.host import host
 from boxship.libcontainer.plan.explain import explain
 from boxship.libcontainer.resources import cgroup_path
+from boxship.libcontainer.validate import check
 
 from ..main import Call
 
@@ -21,6 +22,7 @@ def run(call: Call) -> int:
     operands = call.options.operands
     bundle = os.path.abspath(operands[0] if operands else call.options.text("bundle", "."))
     spec = read_spec(bundle)
+    check(spec)
     failed = last(call.root, bundle)
     if failed is not None:
         print(f"container {failed['id']} at {failed['time']}: {failed['message']}\n")
