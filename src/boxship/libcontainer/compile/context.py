@@ -158,6 +158,8 @@ class Context:
         self.rootfs_slots: list[int] = []
         self.legacy_rootfs: list[tuple[int, str, str, list[str]]] = []
         self.bind_sources: dict[int, int] = {}
+        self.mount_id_maps: dict[int, int] = {}
+        self.inner_sources: dict[int, str] = {}  # sources that are places of the container, by index
         self.read_only_later: list[int] = []
         self.id_maps: dict[tuple[str, str], int] = {}
         self.device_sources: dict[str, int] = {}

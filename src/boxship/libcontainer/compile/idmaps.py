@@ -59,12 +59,8 @@ def _on_host(c: Context, key: str, id: int) -> int:
     return id
 
 
-def wanted(mount: "dict[str, Any]", options: "Options") -> bool:
-    return bool(options.idmap or mount.get("uidMappings") or mount.get("gidMappings"))
-
-
-def apply(c: Context, index: int, mount: "dict[str, Any]", options: "Options", slot: int) -> None:
-    """Give the detached mount in ``slot`` its id map: the mount's own, or else the container's."""
+def prepare(c: Context, index: int, mount: "dict[str, Any]", options: "Options") -> None:
+    """Make the user namespace of a mount's id map: the mount's own, or else the container's."""
     where = f"mounts[{index}] on {mount.get('destination')}"
     if not c.privileged:
         raise InvalidArgument(f"{where}: an id-mapped mount needs root", remedy="leave idmap and the mappings away")
@@ -76,19 +72,17 @@ def apply(c: Context, index: int, mount: "dict[str, Any]", options: "Options", s
         source, prefix = (mount, f"mounts[{index}].") if own else (c.linux, "linux.")
         uids = lines(source.get("uidMappings") or (), prefix + "uidMappings")
         gids = lines(source.get("gidMappings") or (), prefix + "gidMappings")
-    flags = AT_EMPTY_PATH | (AT_RECURSIVE if options.idmap == "ridmap" else 0)
-    if not uids and not gids and "user" in c.joined:
-        # The container's own, which are those of the namespace that it joins.
-        userns = c.id_maps.get(("", ""))
-        if userns is None:
-            userns = c.id_maps["", ""] = c.slot()
-            c.add(Open(userns, CWD, c.joined["user"], 0))
-        c.add(SetMountAttributes(slot, "", flags, MOUNT_ATTR_IDMAP, 0, 0, userns))
-        return
-    if not uids or not gids:
+    joined = not uids and not gids and "user" in c.joined  # the container's are those of the namespace that it joins
+    if not joined and not (uids and gids):
         raise InvalidArgument(f"{where}: an id-mapped mount needs both uidMappings and gidMappings")
     userns = c.id_maps.get((uids, gids))
     if userns is None:
         userns = c.id_maps[uids, gids] = c.slot()
-        c.add(UserNamespace(userns, uids, gids))
-    c.add(SetMountAttributes(slot, "", flags, MOUNT_ATTR_IDMAP, 0, 0, userns))
+        c.add(Open(userns, CWD, c.joined["user"], 0) if joined else UserNamespace(userns, uids, gids))
+    c.mount_id_maps[index] = userns
+
+
+def apply(c: Context, index: int, options: "Options", slot: int) -> None:
+    """Give the detached mount in ``slot`` the id map that was prepared for it."""
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if options.idmap == "ridmap" else 0)
+    c.add(SetMountAttributes(slot, "", flags, MOUNT_ATTR_IDMAP, 0, 0, c.mount_id_maps[index]))

@@ -28,6 +28,8 @@ from boxship.linux.abi.mount import (
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
     MS_SLAVE,
+    O_NOFOLLOW,
+    O_PATH,
     OPEN_TREE_CLONE,
 )
 
@@ -55,6 +57,17 @@ def _source(c: Context, mount: "dict[str, Any]") -> str:
     """A bind mount's source; a relative one is relative to the bundle (runtime-spec, Mounts)."""
     source: str = mount.get("source") or ""
     return source if source.startswith("/") else c.request.bundle + "/" + source
+
+
+def _inside(c: Context, path: str) -> str:
+    """A path of the host that lies in the root file system, as a path of the container; "" for others."""
+    rootfs = c.request.rootfs + "/"
+    return clean(path[len(rootfs) :]) if path.startswith(rootfs) and not c.request.rootfs_mounts else ""
+
+
+def _target(c: Context, destination: str) -> str:
+    """A destination as a path below the root; one that names the root file system's own place is meant inside it."""
+    return _inside(c, destination) or clean(destination)
 
 
 def _is_bind(mount: "dict[str, Any]", options: Options) -> bool:
@@ -89,12 +102,18 @@ def open_bind_sources(c: Context) -> None:
         c.purpose(f"open {source}, to be bind-mounted on {mount.get('destination')}")
         slot = c.slot()
         c.bind_sources[index] = slot
-        flags = OPEN_TREE_CLONE | (AT_RECURSIVE if options.recursive else 0)
-        c.add(OpenTree(slot, CWD, source, flags | (AT_SYMLINK_NOFOLLOW if options.source_no_follow else 0)))
-        if options.idmap or mount.get("uidMappings") or mount.get("gidMappings"):
+        mapped = options.idmap or mount.get("uidMappings") or mount.get("gidMappings")
+        if mapped:
             from . import idmaps
 
-            idmaps.apply(c, index, mount, options, slot)
+            idmaps.prepare(c, index, mount, options)
+        if _inside(c, source) and not (mapped and c.userns):
+            c.inner_sources[index] = _inside(c, source)  # what earlier mounts put there is part of it
+            continue
+        flags = OPEN_TREE_CLONE | (AT_RECURSIVE if options.recursive else 0)
+        c.add(OpenTree(slot, CWD, source, flags | (AT_SYMLINK_NOFOLLOW if options.source_no_follow else 0)))
+        if mapped:
+            idmaps.apply(c, index, options, slot)
 
 
 def mounts(c: Context) -> None:
@@ -105,7 +124,7 @@ def mounts(c: Context) -> None:
         options = parse(mount.get("options") or ())
         if not destination:
             raise InvalidArgument(f"mounts[{index}].destination is missing")
-        target = clean(destination)
+        target = _target(c, destination)
         if target.startswith("proc/") and type != "proc" and target not in PROC_EXCEPTIONS:
             raise InvalidArgument(f"mounts[{index}] on {destination}: nothing may be mounted inside /proc there")
         if target == "proc" and type != "proc" and not _is_proc(c, mount, options):
@@ -113,6 +132,8 @@ def mounts(c: Context) -> None:
                 f"mounts[{index}] on /proc: only a proc file system may be there", remedy='give it the type "proc"'
             )
         if index in c.bind_sources:
+            if index in c.inner_sources:
+                _open_inner_source(c, index, options)
             _bind(c, mount, c.bind_sources[index], target, options)
         elif options.remount:
             c.purpose(f"change the mount on {destination}")
@@ -151,7 +172,7 @@ def _kind(target: str, options: Options) -> int:
 def _touched_later(c: Context, index: int, target: str) -> bool:
     """Whether a later mount lies above or below this one: then their order can be seen, and is kept."""
     for mount in (c.spec.get("mounts") or ())[index + 1 :]:
-        other = clean(mount.get("destination") or "")
+        other = _target(c, mount.get("destination") or "")
         if (other + "/").startswith(target + "/") or (target + "/").startswith(other + "/"):
             return True
     return False
@@ -227,6 +248,18 @@ def _covered(c: Context, target: str, slot: int) -> None:
     if not target:
         c.root = c.keep(slot) if slot == c.tree else slot
         c.over_old_root += c.on_old_root
+
+
+def _open_inner_source(c: Context, index: int, options: Options) -> None:
+    """A source in the root file system, when the mounts before it are there."""
+    path, slot = c.inner_sources[index], c.bind_sources[index]
+    c.purpose(f"open /{path} of the container, to be bind-mounted")
+    c.open_in_root(c.scratch, path, O_PATH | (O_NOFOLLOW if options.source_no_follow else 0))
+    c.add(OpenTree(slot, c.scratch, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if options.recursive else 0)))
+    if index in c.mount_id_maps:
+        from . import idmaps
+
+        idmaps.apply(c, index, options, slot)
 
 
 def _bind(c: Context, mount: "dict[str, Any]", slot: int, target: str, options: Options) -> None:
