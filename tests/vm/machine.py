@@ -58,7 +58,29 @@ for directory in tmp run dev/shm; do /bin/busybox mount -t tmpfs tmpfs $director
 /bin/busybox hostname boxship-vm
 /bin/busybox cp /command /bin/busybox run/
 # Not chroot: nobody who is in one may make a user namespace, and setns would lead back to where we are now.
+if [ -e /service ]; then
+    /bin/busybox umount sys/fs/cgroup
+    /bin/busybox mkdir -p run/systemd/system
+    /bin/busybox cp /service run/systemd/system/boxship-test.service
+    exec /bin/busybox switch_root /root /lib/systemd/systemd --unit=boxship-test.service --show-status=no
+fi
 exec /bin/busybox switch_root /root /run/busybox sh /run/command
+"""
+
+# With ``--systemd`` that is process 1, and the command a service of it.
+SERVICE = """\
+[Unit]
+DefaultDependencies=no
+Requires=dbus.service
+After=dbus.service
+[Service]
+Type=oneshot
+ExecStart=/run/busybox sh /run/command
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+TimeoutStartSec=infinity
+Delegate=yes
 """
 
 
@@ -129,7 +151,7 @@ def _cpio(files: dict[str, tuple[int, bytes]]) -> bytes:
     return bytes(out)
 
 
-def initramfs(modules: Path, command: str) -> bytes:
+def initramfs(modules: Path, command: str, *, systemd: bool = False) -> bytes:
     """The first file system: busybox, modules, INIT, and the command for later."""
     directory, program, text = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
     busybox = Path(shutil.which("busybox") or "").read_bytes()
@@ -137,6 +159,8 @@ def initramfs(modules: Path, command: str) -> bytes:
     files["bin/busybox"] = (program, busybox)
     files["init"] = (program, INIT.encode())
     files["command"] = (program, command.encode())
+    if systemd:
+        files["service"] = (text, SERVICE.encode())
     order = _with_dependencies(modules, MODULES)
     for file in order:
         files[f"modules/{file.name}"] = (text, file.read_bytes())
@@ -144,8 +168,17 @@ def initramfs(modules: Path, command: str) -> bytes:
     return gzip.compress(_cpio(files), 1)
 
 
-def run(command: list[str], *, timeout: float = 1800, memory: int = MEGABYTES, kernel_options: str = "") -> int:
+def run(
+    command: list[str],
+    *,
+    timeout: float = 1800,
+    memory: int = MEGABYTES,
+    kernel_options: str = "",
+    systemd: bool = False,
+) -> int:
     """Run ``command`` in a fresh machine, its output on ours; its exit code, or 125 when the machine failed.
+
+    With ``systemd`` that is process 1 there, and the command one of its services.
 
     Raises MachineError when there can be no machine here.
     """
@@ -161,7 +194,7 @@ def run(command: list[str], *, timeout: float = 1800, memory: int = MEGABYTES, k
     accelerator = os.environ.get("BOXSHIP_VM_ACCELERATOR", "tcg,thread=multi")
     with tempfile.TemporaryDirectory() as directory:
         archive = Path(directory, "initramfs")
-        archive.write_bytes(initramfs(modules, script))
+        archive.write_bytes(initramfs(modules, script, systemd=systemd))
         arguments = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
             "-machine", "q35", "-accel", accelerator, "-cpu", "host" if accelerator == "kvm" else "max",
@@ -206,6 +239,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=1800, help="seconds until it is given up")
     parser.add_argument("--memory", type=int, default=MEGABYTES, help="megabytes")
     parser.add_argument("--kernel-options", default="", help="added to the kernel's command line")
+    parser.add_argument("--systemd", action="store_true", help="run it as a service of systemd")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     try:
@@ -214,6 +248,7 @@ def main() -> int:
             timeout=arguments.timeout,
             memory=arguments.memory,
             kernel_options=arguments.kernel_options,
+            systemd=arguments.systemd,
         )
     except MachineError as error:
         print(f"no virtual machine: {error}", file=sys.stderr)

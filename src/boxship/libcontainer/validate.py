@@ -289,7 +289,7 @@ def device_rule(rule: "dict[str, Any]", path: str) -> None:
     if (rule.get("type") or "a") not in ("a", "b", "c"):
         raise InvalidArgument(f"{path}.type must be one of a, b, c, not {rule['type']!r}")
     access = rule.get("access") or ""
-    if not access or set(access) - set("rwm"):
+    if not set(access) & set("rwm") or set(access) - set("rwma"):  # an "a" means nothing, to runc too
         raise InvalidArgument(f"{path}.access must be letters of rwm, not {access!r}")
     for key in ("major", "minor"):
         if (rule.get(key) or 0) < -1:

@@ -89,11 +89,11 @@ def rules(value: object) -> Rules:
         if kind not in ("a", "b", "c"):
             raise InvalidArgument(f"{path}.type must be a, b or c, not {kind!r}")
         access = rule.get("access") or LETTERS
-        if not isinstance(access, str) or set(access) - set(LETTERS):
-            raise InvalidArgument(f"{path}.access must be made of r, w and m, not {access!r}")
         bits = 0
-        for letter in access:
-            bits |= _BITS[letter]
+        for letter in access if isinstance(access, str) else "":
+            bits |= _BITS.get(letter, 0)  # "rwa" is met in the wild (validate lets it pass): it means rw
+        if not bits:
+            raise InvalidArgument(f"{path}.access must be made of r, w and m, not {access!r}")
         major, minor = _number(rule, "major", path), _number(rule, "minor", path)
         found.add(bool(rule.get("allow")), kind, major, minor, bits, path)
     return found
