@@ -62,6 +62,7 @@ class Container:
         self._record = record
         self._host = machine
         self._run: Run | None = None
+        self._groups: Manager | None = None
         self._processes: list[Process] = []
         self._spec: dict[str, Any] | None = None
 
@@ -83,7 +84,13 @@ class Container:
 
     @property
     def cgroups(self) -> "Manager":
-        return cgroups.from_paths(self._host.cgroups, self._record.get("cgroups") or {}, self._record.get("unit"))
+        if self._groups is None:
+            paths = self._record.get("cgroups") or {}
+            groups = cgroups.from_paths(self._host.cgroups, paths, self._record.get("unit"))
+            if not paths:
+                return groups  # they are not written down yet
+            self._groups = groups
+        return self._groups
 
     # ── Creating ──
 
@@ -346,6 +353,7 @@ class Container:
 
     def _record_cgroups(self, manager: "Manager", directory: str) -> None:
         """Write down which they are: before they are made."""
+        self._groups = manager
         self._record["cgroups"] = manager.paths
         if manager.unit:
             self._record["unit"] = manager.unit

@@ -146,9 +146,37 @@ def transition(old: Rules, new: Rules) -> "list[tuple[bool, str]]":
     return lines
 
 
-def v1(resources: "dict[str, object]", read: Read) -> "list[Write]":
+_MOST_REMEMBERED = 64
+_remembered: "dict[tuple[object, ...], list[Write]]" = {}
+_WORDS = ("allow", "type", "major", "minor", "access")
+
+
+def v1(resources: "dict[str, object]", read: Read, *, new: bool = False) -> "list[Write]":
+    """The writes that bring a group to the rules.
+
+    A ``new`` group has its parent's rules, whatever they are: it starts over.  Most containers of a process have the
+    same rules, so what that takes is remembered.
+    """
     value = resources.get("devices")
     if value is None:
         return []
-    changes = transition(parse_list(read("devices", "devices.list")), rules(value))
-    return [("devices", "devices.allow" if allow else "devices.deny", line) for allow, line in changes]
+    if not new:
+        return _writes(parse_list(read("devices", "devices.list")), rules(value))
+    key: tuple[object, ...] = ()
+    if isinstance(value, list) and all(isinstance(rule, dict) for rule in value):
+        key = tuple([rule.get(word) for rule in value for word in _WORDS])
+    try:
+        writes = _remembered.get(key)
+    except TypeError:  # something in it is a list: rules() says what
+        return _writes(Rules(True), rules(value))
+    if writes is None:
+        writes = _writes(Rules(True), rules(value))
+        if len(_remembered) >= _MOST_REMEMBERED:
+            _remembered.clear()
+        if key:
+            _remembered[key] = writes
+    return writes
+
+
+def _writes(old: Rules, new: Rules) -> "list[Write]":
+    return [("devices", "devices.allow" if allow else "devices.deny", line) for allow, line in transition(old, new)]

@@ -23,7 +23,7 @@ def v1(resources: "dict[str, object]", read: Read) -> "list[Write]":
     swap = number(memory, "memory", "swap")
     if limit == -1 and not swap and read("memory", "memory.memsw.limit_in_bytes"):
         swap = -1  # no limit on memory, then none on both together
-    _check_usage(memory, limit, None, read("memory", "memory.usage_in_bytes"))
+    _check_usage(memory, limit, None, read, "memory.usage_in_bytes")
     writes: list[Write] = []
     pair: list[Write] = []
     if limit:
@@ -47,11 +47,11 @@ def v1(resources: "dict[str, object]", read: Read) -> "list[Write]":
     return writes
 
 
-def _check_usage(memory: "dict[str, object]", limit: "int | None", swap: "int | None", usage: str) -> None:
+def _check_usage(memory: "dict[str, object]", limit: "int | None", swap: "int | None", read: Read, file: str) -> None:
     """checkBeforeUpdate: a limit below what is in use is refused, rather than met by killing."""
-    used = counter(usage)
-    if not truth(memory, "memory", "checkBeforeUpdate") or not used:
+    if not truth(memory, "memory", "checkBeforeUpdate"):
         return
+    used = counter(read("memory", file))
     for key, value in (("limit", limit), ("swap", swap)):
         if value is not None and 0 < value <= used:
             raise FailedPrecondition(
@@ -95,7 +95,7 @@ def v2(resources: "dict[str, object]", read: Read) -> "list[Write]":
     limit = number(memory, "memory", "limit")
     swap = number(memory, "memory", "swap")
     reservation = number(memory, "memory", "reservation")
-    _check_usage(memory, limit, swap, read("memory", "memory.current"))
+    _check_usage(memory, limit, swap, read, "memory.current")
     writes: list[Write] = []
     only = _swap_alone(limit, swap, read)
     if only is not None:

@@ -112,8 +112,10 @@ def carry_out(writes: "list[Write]", directory_of: "Callable[[str], str]") -> No
     """Make the writes in order. Raises FailedPrecondition, InvalidArgument for the first that fails.
 
     Rules for one file follow each other (devices.allow): it is opened once for all of them.
+    A write that might have been refused, but was not, is not repeated.
     """
     opened, fd = "", -1
+    done: list[tuple[str, str]] = []
     try:
         for controller, file, text, *tolerated in writes:
             directory = directory_of(controller)
@@ -123,6 +125,8 @@ def carry_out(writes: "list[Write]", directory_of: "Callable[[str], str]") -> No
                     remedy="mount it, or leave that limit out",
                 )
             path = directory + "/" + file
+            if done and (file, text) in done:
+                continue
             try:
                 if path != opened:
                     if fd >= 0:
@@ -131,6 +135,8 @@ def carry_out(writes: "list[Write]", directory_of: "Callable[[str], str]") -> No
                     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
                     opened = path
                 os.write(fd, text.encode())
+                if tolerated:
+                    done.append((file, text))
             except OSError as error:
                 if tolerated and error.errno in tolerated[0]:
                     continue

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 class V1Manager(BaseManager):
     """A container in each mounted v1 hierarchy; on a hybrid host ``paths`` may have the unified one too, as ""."""
 
+    def __init__(self, paths: "dict[str, str]") -> None:
+        super().__init__(paths)
+        self._new_devices = False
+
     def create_target(self, pid: int = 0) -> bool:
         """The unified group of a hybrid host; the others are not there yet."""
         if "" in self.paths:
@@ -30,7 +34,9 @@ class V1Manager(BaseManager):
                 new = False  # a repeated create, or a group that the caller prepared
             except FileNotFoundError:
                 os.makedirs(directory, 0o755, exist_ok=True)
-            if controller == "cpuset":
+            if controller == "devices":
+                self._new_devices = new
+            elif controller == "cpuset":
                 self._inherit_cpuset(directory, new=new)
 
     def _inherit_cpuset(self, directory: str, *, new: bool = False) -> None:
@@ -76,7 +82,10 @@ class V1Manager(BaseManager):
         return writes
 
     def apply(self, resources: "dict[str, object]") -> None:
-        tree.carry_out(devices.v1(resources, self._text) + self.writes(resources), self._directory)
+        rules = devices.v1(resources, self._text, new=self._new_devices)
+        tree.carry_out(rules + self.writes(resources), self._directory)
+        if rules:
+            self._new_devices = False
 
     def tasks_files(self, below: "dict[str, str] | None" = None) -> "list[str]":
         """The files that the container's first process writes ``0`` to, once for each hierarchy.
