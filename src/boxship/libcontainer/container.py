@@ -263,6 +263,8 @@ class Container:
                 self._meet(op.name, run, tasks)
         self.console = run.handle_received
         run.handle_received = -1
+        if (spec.get("linux") or {}).get("intelRdt") is not None:
+            self._enter_rdt_class(directory, spec["linux"]["intelRdt"], run.pid)
         run.keep()
         self.times = run.times
 
@@ -404,7 +406,22 @@ class Container:
         manager = self.cgroups
         manager.kill(SIGKILL)
         manager.delete()
+        self._leave_rdt_class()
         store.remove(self.root, self.id)
+
+    def _enter_rdt_class(self, directory: str, settings: "dict[str, Any]", pid: int) -> None:
+        """linux.intelRdt: what is made is written down before the process is in it."""
+        from . import rdt
+
+        self._record["rdt"] = rdt.prepare(settings, self.id, self._host.mounts_of("resctrl"))
+        store.write(directory, store.STATE, self._record)
+        rdt.enter(self._record["rdt"], pid)
+
+    def _leave_rdt_class(self) -> None:
+        if self._record.get("rdt"):
+            from . import rdt
+
+            rdt.remove(self._record["rdt"])
 
     def _keep_failure(self, error: BaseException) -> None:
         """For ``explain``, which shows the plan with the step that failed."""
@@ -578,6 +595,11 @@ class Container:
                 os.close(handle)
         if (linux.get("seccomp") or {}).get("listenerPath"):
             self._exec_with_seccomp_agent(run, plan, status)
+        if self._record.get("rdt"):
+            from . import rdt
+
+            run.until_cloned()
+            rdt.enter(self._record["rdt"], run.pid)
         run.finish()
         self.times, self.plan = run.times, plan
         started = Process(run.pid, run.handle_received)
@@ -735,6 +757,7 @@ class Container:
                 raise Unavailable(f"delete container {self.id!r}: its processes do not end", remedy="state D?")
             sleep(0.001)
         manager.delete()
+        self._leave_rdt_class()
         store.remove(self.root, self.id)
         self._run_hooks("poststop", self.state_json(STOPPED))
 
