@@ -264,6 +264,8 @@ def assemble(profile: "dict[str, object]", native: str = "") -> Filter:
         if flag not in FLAGS:
             raise InvalidArgument(f"linux.seccomp.flags: unknown flag {flag!r}", remedy="one of " + ", ".join(FLAGS))
         flags |= FLAGS[flag]
+    # There are no threads to be synchronised with, and a listener excludes it.
+    flags &= ~FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]
     notify = ACTIONS["SCMP_ACT_NOTIFY"]
     if default == notify or any(action == notify for found in rules.values() for action, _ in found):
         for name in ("write",):
@@ -272,8 +274,7 @@ def assemble(profile: "dict[str, object]", native: str = "") -> Filter:
                 raise InvalidArgument(f"linux.seccomp: SCMP_ACT_NOTIFY cannot be used for the {name} syscall")
         if not profile.get("listenerPath"):
             raise InvalidArgument("linux.seccomp: SCMP_ACT_NOTIFY needs linux.seccomp.listenerPath")
-        # The thread synchronisation that TSYNC asks for has nobody to be done to, and excludes a listener.
-        flags = flags & ~FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] | NEW_LISTENER
+        flags |= NEW_LISTENER
     elif flags & FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]:
         flags &= ~FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]  # the kernel refuses it without a listener
     if profile.get("listenerMetadata") and not profile.get("listenerPath"):
@@ -345,7 +346,7 @@ def compile(profile: "dict[str, object]", cache_directory: str = "") -> Filter:
     return found
 
 
-CACHE_VINTAGE = 3  # of the compiler: raise it when its answers change
+CACHE_VINTAGE = 4  # of the compiler: raise it when its answers change
 
 
 def _trusted(directory: str) -> bool:
