@@ -86,8 +86,8 @@ def test_a_broken_archive_is_refused_and_leaves_nothing(engine: EngineProcess, w
 
 
 RUN_ERRORS = {
-    "unknown image": (["--pull", "never", "nosuch"], 125, "no such image"),
-    "a registry that is not there": (["127.0.0.1:1/nosuch"], 125, "connection refused"),
+    "unknown image": (["--pull", "never", "nosuch"], 125, "No such image"),
+    "a registry that is not there": (["127.0.0.1:1/nosuch"], 125, "Connection refused"),
     "unknown network": (["--network", "nonet", "busybox", "true"], 125, "network nonet not found"),
     "unknown runtime": (["--runtime", "nort", "busybox", "true"], 125, "unknown or invalid runtime name: nort"),
     "unknown user": (["-u", "nobody-here", "busybox", "true"], 125, "unable to find user nobody-here"),
