@@ -258,7 +258,11 @@ def test_a_killed_shim_is_noticed_cleaned_up_and_reported_as_137(
         shim = int(Path(f"/proc/{init}/stat").read_text().rpartition(")")[2].split()[1])
         with open(tmp_path / "events", "wb") as out:
             watch = subprocess.Popen(["ctr", "-a", daemon.socket, "events"], stdout=out)
-            time.sleep(0.3)
+            deadline = time.monotonic() + 15
+            while not (tmp_path / "events").read_bytes():  # until it listens
+                assert time.monotonic() < deadline
+                daemon.ctr("namespaces", "label", "default", f"at={time.monotonic_ns()}")
+                time.sleep(0.05)
             os.kill(shim, signal.SIGKILL)
             daemon.wait_for("doomed", "absent")
             time.sleep(0.2)

@@ -25,7 +25,7 @@ def test_run_gives_output_and_errors(client: docker.DockerClient) -> None:
         client.containers.run("busybox", ["sh", "-c", "exit 3"], remove=True)
     assert caught.value.exit_status == 3
     with pytest.raises(docker.errors.ImageNotFound):
-        client.containers.run("nosuchimage", "true")
+        client.containers.create("nosuchimage", "true")
     with pytest.raises(docker.errors.APIError, match="executable file not found"):
         client.containers.run("busybox", "nosuch", remove=True)
 
