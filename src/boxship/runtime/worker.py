@@ -57,6 +57,10 @@ NAMESPACES = ("mnt", "pid", "net", "user", "ipc", "uts", "cgroup", "time")
 _SAME = ("Uid:", "Gid:", "Groups:", "NoNewPrivs:", "Seccomp:", "CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:")
 
 
+# systemd is told the pid of the executor's first stage, which here is the launcher's child and not known.
+NOT_HERE = ("preserve-fds", "systemd-cgroup", "cgroup-manager")
+
+
 class StartCold(BaseException):
     """The launcher must do this command by itself; whatever was begun is being undone."""
 
@@ -175,7 +179,7 @@ class Worker:
             and "BOXSHIP_EXECUTOR" not in environment
             and not environment.get("LISTEN_FDS")
             and not environment.get("NOTIFY_SOCKET")  # that waits for the program
-            and not any(word.lstrip("-").startswith("preserve-fds") for word in self._arguments)
+            and not any(word.lstrip("-").startswith(NOT_HERE) for word in self._arguments)
         )
 
     def _stand_in(self, peer: int, environment: "dict[str, str]", handles: "list[int]", mask: int) -> None:

@@ -12,7 +12,7 @@ manager inside this one, which also does all the reading.
 
 import os
 
-from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, Unavailable
+from boxship.errors import BoxshipError, FailedPrecondition, Internal, InvalidArgument, Unavailable
 
 from . import cpuset, dbus
 from .devices import ANY, Rules, rules
@@ -205,6 +205,8 @@ class SystemdManager:
 
     def create_target(self, pid: int = 0) -> bool:
         """Start the scope with the process ``pid`` in it. Raises FailedPrecondition, Unavailable."""
+        if pid <= 0:
+            raise Internal("a scope needs the pid of a process: 0 would be ourselves")
         name = self.unit["name"]
         with self._bus() as bus:
             self._subscribe(bus)
