@@ -37,6 +37,8 @@ test: setup
 # The runtime's kernel tests on a host with cgroup v2 only: a virtual machine with Debian's kernel (tests/vm).
 test-v2: setup
 	$(BIN)/python tests/vm/machine.py -- $(BIN)/python -m pytest -q -p no:cacheprovider $(V2_TESTS)
+	$(BIN)/python tests/vm/machine.py --systemd -- $(BIN)/python -m pytest -q -p no:cacheprovider \
+		tests/kernel/test_real_systemd.py
 
 bench: setup
 	$(BIN)/python benchmarks/run.py

@@ -15,6 +15,7 @@ import pytest
 EXPECTED = (
     "no cgroup v2 hierarchy with controllers",
     "needs cgroup v2",
+    "needs systemd as process 1",
     "no CRIU that works on this kernel",
 )
 

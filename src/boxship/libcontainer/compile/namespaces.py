@@ -234,13 +234,22 @@ def _write_tasks(c: Context, meet: "Await | None") -> None:
 
 
 def enter_container(c: Context, flags: int) -> None:
-    """Into a running container: its cgroups, then all of its namespaces at once, then a child that is inside."""
+    """Into a running container: all of its namespaces at once, then a child that is inside, and in its cgroups.
+
+    But with v2 the cgroup namespace comes last: where it is a boundary (the mount option nsdelegate, which systemd
+    uses), nobody in it can be moved or cloned into a group from one outside of it (cgroup-v2.rst, Delegation
+    Containment).
+    """
+    late = flags & CLONE_NEWCGROUP if c.cgroup_slot >= 0 else 0
     c.purpose("enter the container's namespaces")
-    c.add(SetNs(c.listener, flags))
+    c.add(SetNs(c.listener, flags & ~late))
     c.purpose("make the process")
     c.add(Clone(0, c.cgroup_slot))
     c.add(SetSession())
     _write_tasks(c, None)
+    if late:
+        c.purpose("enter the cgroup namespace")
+        c.add(SetNs(c.listener, late))
     if c.userns:
         c.purpose("become root of the user namespace")
         c.add(SetIds(0, 0))
