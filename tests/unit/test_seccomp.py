@@ -195,6 +195,14 @@ def test_handing_calls_over_asks_for_a_listener_and_nothing_else_does() -> None:
         seccomp.assemble({**profile, "listenerPath": ""})
 
 
+def test_names_can_be_checked() -> None:
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
+    seccomp.check_names(profile)
+    profile["syscalls"].append({"names": ["read", "mkdirr"], "action": "SCMP_ACT_LOG"})  # type: ignore[attr-defined]
+    with pytest.raises(InvalidArgument, match="'mkdirr' is no system call"):
+        seccomp.check_names(profile)
+
+
 def test_a_compiled_profile_is_found_again_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = docker_default(DEFAULT_CAPABILITIES, "x86_64")
     cache = str(tmp_path / "cache")

@@ -45,6 +45,8 @@ from . import environment
 from .context import Context, clean
 
 DEFAULT_HOME = "/"
+# crun's, too: a profile that names calls nobody knows is refused, not taken without them.
+FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
 SECCOMP_AGENT = "seccomp-agent"
 NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER
 # crun's annotation, used by podman's --group-add keep-groups.
@@ -161,6 +163,8 @@ def _seccomp(c: Context) -> "tuple[int, bytes] | None":
         return None
     from boxship.libcontainer import seccomp
 
+    if (c.spec.get("annotations") or {}).get(FAIL_UNKNOWN) in ("1", "true"):
+        seccomp.check_names(profile)
     compiled = seccomp.compile(profile, c.request.cache)
     return (compiled.flags, compiled.program) if compiled.program else None
 

@@ -4,6 +4,6 @@
 ``docker_default`` is Docker's policy for a container with given capabilities.
 """
 
-from .compiler import Filter, assemble, compile  # noqa: A004 - the verb of the module, used as seccomp.compile
+from .compiler import Filter, assemble, check_names, compile  # noqa: A004 - the verb of the module, used as seccomp.compile
 
-__all__ = ["Filter", "assemble", "compile"]
+__all__ = ["Filter", "assemble", "check_names", "compile"]

@@ -240,6 +240,16 @@ def _section(rules: "dict[str, list[Rule]]", architecture: str, default: int, ne
     return _search(cuts)
 
 
+def check_names(profile: "dict[str, object]") -> None:
+    """Raise InvalidArgument for the first name in a profile that no architecture here has."""
+    known = set().union(*(numbers(architecture) for architecture in ARCHITECTURES))
+    entries: list[dict[str, list[str]]] = profile.get("syscalls") or []  # type: ignore[assignment]  # see assemble
+    for index, entry in enumerate(entries):
+        for name in entry.get("names") or []:
+            if name not in known:
+                raise InvalidArgument(f"linux.seccomp.syscalls[{index}].names: {name!r} is no system call")
+
+
 def assemble(profile: "dict[str, object]", native: str = "") -> Filter:
     """Compile ``linux.seccomp`` for the host's architecture and those that the profile lists.
 
