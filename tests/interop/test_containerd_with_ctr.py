@@ -265,7 +265,9 @@ def test_a_killed_shim_is_noticed_cleaned_up_and_reported_as_137(
                 time.sleep(0.05)
             os.kill(shim, signal.SIGKILL)
             daemon.wait_for("doomed", "absent")
-            time.sleep(0.2)
+            deadline = time.monotonic() + 10
+            while b"/tasks/delete" not in (tmp_path / "events").read_bytes() and time.monotonic() < deadline:
+                time.sleep(0.05)
             watch.terminate()
             watch.wait()
         said = (tmp_path / "events").read_text()
