@@ -17,6 +17,7 @@ EXPECTED = (
     "needs cgroup v2",
     "needs systemd as process 1",
     "no CRIU that works on this kernel",
+    "another user may not read this installation",
 )
 
 
