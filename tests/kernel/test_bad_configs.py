@@ -261,3 +261,25 @@ def test_unknown_properties_and_nulls_are_ignored(bundle: Bundle) -> None:
     (bundle.path / "config.json").write_text(json.dumps(spec))
     done = _run(bundle, "run", f"good-{os.getpid()}")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("purpose", "place"),
+    [
+        ("set sysctl net.core.somaxconn", "linux.sysctl.net.core.somaxconn"),
+        ("run createRuntime hook #2: /bin/x", "hooks.createRuntime[2]"),
+        ("join the network namespace /x", "linux.namespaces[1].path"),
+        ("mount tmpfs on /b", "mounts[1]"),
+        ("bind /src on /a", "mounts[0]"),
+        ("open /src, to be bind-mounted on /a", "mounts[0]"),
+        ("set up the network device eth1", "linux.netDevices.eth1"),
+        ("wait for start", ""),
+        ("mount tmpfs on /elsewhere", ""),
+    ],
+)
+def test_a_step_that_the_kernel_refuses_names_its_place(purpose: str, place: str) -> None:
+    from boxship.libcontainer.places import json_path
+
+    namespaces = [{"type": "pid"}, {"type": "network", "path": "/x"}]
+    spec = {"linux": {"namespaces": namespaces}, "mounts": [{"destination": "/a"}, {"destination": "/b"}]}
+    assert json_path(purpose, spec) == place

@@ -427,7 +427,12 @@ class Container:
         """For ``explain``, which shows the plan with the step that failed."""
         if isinstance(error, StepFailed):
             from . import failures
+            from .places import json_path
 
+            purpose = self.plan.purpose(error.step - 1) if self.plan is not None and self.plan.ops else ""
+            place = json_path(purpose or error.message.partition(": ")[2], self.spec)
+            if place and error.message.startswith(("step ", "error running ")):
+                error.message = f"{place}: {error.message}"
             failures.record(self.root, self.bundle, self.id, self.plan, error)
 
     # ── Starting ──
@@ -868,7 +873,8 @@ def _rootfs(bundle: str, spec: "dict[str, Any]", mounts: "Sequence[tuple[str, st
     full = path if path.startswith("/") else bundle + "/" + path
     if not mounts and not os.path.isdir(full):
         raise InvalidArgument(f"root.path {full}: no such directory")
-    return os.path.normpath(full)
+    # Where hooks run before the pivot it is attached at its path, and mounts are not moved onto links.
+    return os.path.realpath(full) if os.path.islink(full) else os.path.normpath(full)
 
 
 def _home(spec: "dict[str, Any]", uid: int, rootfs: str, mounts: "Sequence[tuple[str, str, Sequence[str]]]") -> str:

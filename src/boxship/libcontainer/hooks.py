@@ -40,7 +40,8 @@ def run(
     """
     for number, hook in enumerate(hooks):
         try:
-            _run(f"error running {kind} hook #{number}: {hook['path']}", hook, state, bundle, annotations or {})
+            failed = f"hooks.{kind}[{number}]: error running {kind} hook #{number}: {hook['path']}"
+            _run(failed, hook, state, bundle, annotations or {})
         except BoxshipError as error:
             if warn is None:
                 raise
@@ -53,7 +54,7 @@ def _run(failed: str, hook: "dict[str, Any]", state: bytes, bundle: str, annotat
     if not environment:
         environment = [f"{name}={value}" for name, value in os.environ.items()]
     plan = Plan()
-    plan.purposes.append((0, f"start {path}"))
+    plan.purposes.append((0, f"find {path}"))
     plan.ops += [
         ResetSignals(),
         ChDir(bundle),

@@ -89,10 +89,40 @@ def remove(directory: str, deadline: float) -> None:
                 break
 
 
+# Which limit of config.json a file stands for; where several go into one, the controller's.
+PLACES = {
+    "memory.limit_in_bytes": "memory.limit",
+    "memory.max": "memory.limit",
+    "memory.soft_limit_in_bytes": "memory.reservation",
+    "memory.low": "memory.reservation",
+    "memory.memsw.limit_in_bytes": "memory.swap",
+    "memory.swap.max": "memory.swap",
+    "memory.swappiness": "memory.swappiness",
+    "cpu.shares": "cpu.shares",
+    "cpu.weight": "cpu.shares",
+    "cpu.cfs_quota_us": "cpu.quota",
+    "cpu.cfs_period_us": "cpu.period",
+    "cpu.cfs_burst_us": "cpu.burst",
+    "cpu.max.burst": "cpu.burst",
+    "cpu.idle": "cpu.idle",
+    "cpu.rt_runtime_us": "cpu.realtimeRuntime",
+    "cpu.rt_period_us": "cpu.realtimePeriod",
+    "cpuset.cpus": "cpu.cpus",
+    "cpuset.mems": "cpu.mems",
+    "pids.max": "pids.limit",
+}
+BY_CONTROLLER = {
+    "memory": "memory", "cpu": "cpu", "cpuset": "cpu", "pids": "pids", "blkio": "blockIO", "io": "blockIO",
+    "hugetlb": "hugepageLimits", "net_cls": "network", "net_prio": "network", "rdma": "rdma", "devices": "devices",
+}  # fmt: skip
+
+
 def refused(controller: str, path: str, text: str, error: OSError) -> "FailedPrecondition | InvalidArgument":
     """What a failed write means to whoever asked for that limit."""
     name = errno.errorcode.get(error.errno or 0, str(error))
-    message = f"write {text!r} to {path}"
+    file = path.rpartition("/")[2]
+    place = PLACES.get(file) or BY_CONTROLLER.get(controller, "")
+    message = (f"linux.resources.{place}: " if place else "") + f"write {text!r} to {path}"
     if error.errno == errno.ENOENT:
         return FailedPrecondition(
             message, cause=name, remedy=f"this kernel's {controller} controller has no such setting"
@@ -120,8 +150,10 @@ def carry_out(writes: "list[Write]", directory_of: "Callable[[str], str]") -> No
         for controller, file, text, *tolerated in writes:
             directory = directory_of(controller)
             if not directory:
+                place = PLACES.get(file) or BY_CONTROLLER.get(controller, "")
+                where = f"linux.resources.{place}: " if place else ""
                 raise FailedPrecondition(
-                    f"set {file} to {text}: this host has no {controller} cgroup controller",
+                    f"{where}set {file} to {text}: this host has no {controller} cgroup controller",
                     remedy="mount it, or leave that limit out",
                 )
             path = directory + "/" + file

@@ -23,6 +23,12 @@ from .assembler import AND, JA, JEQ, JGE, JGT, JSET, LOAD, RET, Instruction, pac
 
 ENOSYS = 38
 
+# runtime-spec, config-linux.md, Seccomp. Those that no process of this machine can be of need no code.
+KNOWN_ARCHITECTURES = (
+    "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X "
+    "PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB"
+).split()
+
 # SECCOMP_RET_*: linux/seccomp.h.  The low half carries an errno or a tracer's message.
 ACTIONS = {
     "SCMP_ACT_KILL": 0x00000000,
@@ -264,8 +270,9 @@ def assemble(profile: "dict[str, object]", native: str = "") -> Filter:
         raise InvalidArgument("linux.seccomp.architectures must be an array")
     architectures = [native or native_architecture()]
     for name in listed:
-        if not isinstance(name, str) or not name.startswith("SCMP_ARCH_"):
-            raise InvalidArgument(f"linux.seccomp.architectures: {name!r} is not an SCMP_ARCH_* name")
+        if not isinstance(name, str) or name.removeprefix("SCMP_ARCH_") not in KNOWN_ARCHITECTURES:
+            remedy = "one of " + ", ".join(f"SCMP_ARCH_{known}" for known in KNOWN_ARCHITECTURES)
+            raise InvalidArgument(f"linux.seccomp.architectures: unknown {name!r}", remedy=remedy)
         if name in ARCHITECTURES and name not in architectures:
             architectures.append(name)
     # A profile that says nothing about flags gets none of the costly mitigations of its own (as runc has it).
