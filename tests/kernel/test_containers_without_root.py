@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,4 +57,69 @@ def test_a_user_is_root_inside_and_himself_outside(bundle: Bundle) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["0", "00"]), done.stderr
     assert (bundle.path / "rootfs/made").stat().st_uid == NOBODY
+    assert os.listdir(bundle.path / "state") == []
+
+
+def run(bundle: Bundle, spec: "dict[str, object]", **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", USER, str(bundle.path), json.dumps(spec)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture
+def spec() -> "dict[str, Any]":
+    if Path("/proc/sys/user/max_user_namespaces").read_text().strip() == "0":
+        pytest.skip("users may not make user namespaces here")
+    made = default(rootless=True)
+    made["root"]["readonly"] = False
+    made["process"]["terminal"] = False
+    return made
+
+
+def test_without_mappings_a_user_has_his_own_id(bundle: Bundle, spec: "dict[str, Any]") -> None:
+    for kind in ("uidMappings", "gidMappings"):
+        spec["linux"].pop(kind, None)
+    spec["process"]["args"] = ["cat", "/proc/self/uid_map", "/proc/self/gid_map", "/proc/self/setgroups"]
+    done = run(bundle, spec)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "65534", "1", "0", "65534", "1", "deny"]
+
+
+def test_with_the_hosts_network_sysfs_is_the_hosts_and_read_only(bundle: Bundle, spec: "dict[str, Any]") -> None:
+    for kind in ("uidMappings", "gidMappings"):
+        spec["linux"][kind] = [{"containerID": 0, "hostID": NOBODY, "size": 1}]
+    spec["linux"]["namespaces"] = [each for each in spec["linux"]["namespaces"] if each["type"] != "network"]
+    for mount in spec["mounts"]:
+        if mount["destination"] == "/sys":
+            mount.update(type="sysfs", source="sysfs", options=["nosuid", "noexec", "nodev", "ro"])
+    spec["mounts"] = [each for each in spec["mounts"] if each["type"] not in ("cgroup", "cgroup2")]
+    script = "ls /sys/class/net; touch /sys/fs/cgroup/x /sys/x; grep -c ' /sys[^ ]* rw' /proc/self/mountinfo"
+    spec["process"]["args"] = ["sh", "-c", script]
+    done = run(bundle, spec)
+    assert set(os.listdir("/sys/class/net")) <= set(done.stdout.split())
+    assert done.stdout.split()[-1] == "0"  # nothing below /sys can be written to (CVE-2023-25809)
+    assert done.stderr.count("Read-only file system") == 2
+
+
+def test_more_ids_need_the_helpers(bundle: Bundle, spec: "dict[str, Any]") -> None:
+    for kind in ("uidMappings", "gidMappings"):
+        spec["linux"][kind] = [
+            {"containerID": 0, "hostID": NOBODY, "size": 1},
+            {"containerID": 1, "hostID": 100000, "size": 65536},
+        ]
+    spec["process"]["args"] = ["true"]
+    empty = bundle.path / "empty"
+    empty.mkdir()
+    done = run(bundle, spec, PATH=str(empty))
+    assert "install newuidmap (package uidmap)" in done.stderr
+    helpers = bundle.path / "helpers"
+    helpers.mkdir()
+    (helpers / "newuidmap").write_text('#!/bin/sh\necho "$@" | cut -d" " -f2- >&2; exit 1\n')
+    (helpers / "newuidmap").chmod(0o755)
+    bundle.path.chmod(0o755)
+    done = run(bundle, spec, PATH=f"{helpers}:/usr/bin:/bin")
+    assert "0 65534 1 1 100000 65536" in done.stderr
+    assert "newuidmap refused" in done.stderr
+    assert "see /etc/subuid and /etc/subgid" in done.stderr
     assert os.listdir(bundle.path / "state") == []
