@@ -367,7 +367,10 @@ def test_a_creator_s_cpus_are_not_the_container_s(bundle: Bundle, layout: Layout
     finally:
         os.sched_setaffinity(0, all)
     pids = (container.pid, plain.pid, chosen.pid, initial.pid)
-    assert [os.sched_getaffinity(pid) for pid in pids] == [all, all, {last}, {first}]
+    found = [os.sched_getaffinity(pid) for pid in pids]
+    assert found[:3] == [all, all, {last}]
+    # An older kernel forgets the first wish when it puts the process into the group of a v2 cpuset.
+    assert found[3] in ([{first}, all] if layout.mode == "v2" else [{first}])
     with pytest.raises(InvalidArgument, match=r"execCPUAffinity\.initial: '3-1' has an impossible range"):
         container.exec({**exec, "execCPUAffinity": {"initial": "3-1"}})
     container.update({"cpu": {"cpus": str(last)}})

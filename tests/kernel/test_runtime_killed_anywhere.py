@@ -19,7 +19,7 @@ from .doors import DOORS, VARIABLE
 pytestmark = [pytest.mark.root, needs_root, pytest.mark.peer("strace")]
 # Fewer cases than these mean that the steps were not seen.
 LEAST = {
-    "cold": {("create", "runtime"): 30, ("start", "runtime"): 5, ("exec", "runtime"): 15, ("delete", "runtime"): 15},
+    "cold": {("create", "runtime"): 30, ("start", "runtime"): 5, ("exec", "runtime"): 15, ("delete", "runtime"): 10},
     "warm": {("create", "runtime"): 5, ("start", "runtime"): 3, ("exec", "runtime"): 5, ("delete", "runtime"): 3},
 }
 EXECUTORS_LEAST = {("create", "executor"): 90, ("exec", "executor"): 5}

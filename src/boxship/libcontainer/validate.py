@@ -314,9 +314,19 @@ RULES = (_version, _process, _namespaces, _mounts, _hooks, _devices, _names)
 
 def check(spec: "dict[str, Any]") -> None:
     """Raise InvalidArgument for the first fault of a configuration."""
+    linux = spec.get("linux")
+    _respell(linux.get("resources") if isinstance(linux, dict) else None)
     walk(spec, SHAPE, "")
     for rule in RULES:
         rule(spec)
+
+
+def _respell(resources: "Any") -> None:
+    """``pagesize`` as runtime-spec spells it: Go reads either, and configurations in the wild have both."""
+    if isinstance(resources, dict) and isinstance(resources.get("hugepageLimits"), list):
+        for limit in resources["hugepageLimits"]:
+            if isinstance(limit, dict) and "pagesize" in limit and "pageSize" not in limit:
+                limit["pageSize"] = limit.pop("pagesize")
 
 
 def check_process(process: "dict[str, Any]") -> None:
@@ -327,6 +337,7 @@ def check_process(process: "dict[str, Any]") -> None:
 
 def check_resources(resources: "dict[str, Any]") -> None:
     """The same for ``linux.resources`` alone, as update gets it."""
+    _respell(resources)
     walk(resources, RESOURCES, "linux.resources")
     for index, rule in enumerate(resources.get("devices") or ()):
         device_rule(rule, f"linux.resources.devices[{index}]")

@@ -15,7 +15,7 @@ from .writes import Read, Write, counter, needed, objects, pairs, text
 def _writes(resources: "dict[str, object]", suffix: str) -> "list[Write]":
     writes: list[Write] = []
     for path, rule in objects(resources.get("hugepageLimits"), "hugepageLimits"):
-        size = text(rule, path, "pageSize") or text(rule, path, "pagesize")
+        size = text(rule, path, "pageSize")
         if not size or "/" in size:
             raise InvalidArgument(f"linux.resources.{path}.pageSize must be a size like 2MB, not {size!r}")
         limit = str(needed(rule, path, "limit"))

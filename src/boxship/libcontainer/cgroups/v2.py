@@ -174,7 +174,7 @@ class V2Manager(BaseManager):
         if below:
             for controller in below:
                 if controller:
-                    raise InvalidArgument(f"--cgroup {controller}: cgroup v2 has no paths by controller")
+                    raise InvalidArgument(f"--cgroup: unknown controller {controller}: v2 has one path for all")
             sub = sub_group(path, below[""])
             if _hands_domains_on(sub):
                 raise FailedPrecondition(
