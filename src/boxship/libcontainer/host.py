@@ -22,6 +22,7 @@ class Host:
     """
 
     __slots__ = (
+        "_initial",
         "_kinds",
         "_limits",
         "_modules",
@@ -56,6 +57,7 @@ class Host:
         self._modules = modules
         self._kinds: dict[str, str] = {}
         self._pid: int | str = "self"
+        self._initial: bool | None = None
 
     def seen_by(self, pid: int, cgroups: "Layout", oom_score_adj: int) -> "Host":
         """The same host for a process of the same privileges: where it is in the cgroups, and what it inherits."""
@@ -70,6 +72,7 @@ class Host:
         )
         found._kinds = self._kinds
         found._pid = pid
+        found._initial = self._initial
         return found
 
     # Few containers ask for these: they are looked up when one does.
@@ -87,6 +90,13 @@ class Host:
     @property
     def selinux(self) -> bool:
         return self._security_modules()[1]
+
+    @property
+    def initial_user_namespace(self) -> bool:
+        """Whether our user namespace is the first one, where every id is mapped to itself (user_namespaces(7))."""
+        if self._initial is None:
+            self._initial = _read("/proc/self/uid_map", "").split() == ["0", "0", "4294967295"]
+        return self._initial
 
     def _security_modules(self) -> "tuple[bool, bool]":
         if self._modules is None:

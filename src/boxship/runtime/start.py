@@ -3,6 +3,7 @@
 import os
 
 from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, StepFailed
+from boxship.libcontainer.executor import CommandFailed
 from boxship.libcontainer.process import INHERIT, Stdio, Terminal
 
 TYPE_CHECKING = False
@@ -36,7 +37,11 @@ class StartFailed(BoxshipError):
 
     def __init__(self, what: str, error: BoxshipError, otherwise: int) -> None:
         # What went wrong before there was a process (a bad configuration) is said without these words.
-        started = "unable to start container process: " if isinstance(error, StepFailed) else ""
+        started = ""
+        if isinstance(error, StepFailed) or getattr(error, "in_init", False):
+            started = "unable to start container process: "
+            if not isinstance(error, CommandFailed):
+                started += "error during container init: "
         super().__init__(f"boxship-runc {what} failed: {started}{error}")
         self.kind = error.kind
         self.code = error.code

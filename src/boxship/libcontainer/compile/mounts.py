@@ -237,6 +237,22 @@ def _attributes(c: Context, slot: int, options: Options) -> None:
         c.add(SetMountAttributes(slot, "", flags, options.recursive_set, options.recursive_clear))
 
 
+def _bind_attributes(c: Context, mount: "dict[str, Any]", slot: int, source: str, options: Options) -> None:
+    """The flags of a bind mount; where a user namespace locks the source's, those stay."""
+    to_set, to_clear = options.set, options.clear
+    if (to_set or to_clear) and _is_bind(mount, options):
+        from . import bind_flags
+
+        locked = bind_flags.source_flags(source) if c.userns or not c.host.initial_user_namespace else None
+        where = f"error mounting {source} to rootfs at {mount['destination']}"
+        to_set, to_clear = bind_flags.attributes(mount.get("options") or (), locked, where)
+    if to_set or to_clear:
+        c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH, to_set, to_clear))
+    if options.recursive_set or options.recursive_clear:
+        flags = AT_EMPTY_PATH | AT_RECURSIVE
+        c.add(SetMountAttributes(slot, "", flags, options.recursive_set, options.recursive_clear))
+
+
 def _propagate(c: Context, slot: int, options: Options) -> None:
     for flag, recursive in options.propagation:
         flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
@@ -275,7 +291,7 @@ def _bind(c: Context, mount: "dict[str, Any]", slot: int, target: str, options: 
     # Not a peer of the host's mount, unless the spec asks for it: what we mount below must not show there.
     if not options.propagation:
         c.add(SetMountAttributes(slot, "", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, MS_SLAVE))
-    _attributes(c, slot, options)
+    _bind_attributes(c, mount, slot, source, options)
     _propagate(c, slot, options)
     c.add(OpenTarget(c.target, c.root, target, kind | _kind(target, options)))
     c.add(MoveMount(slot, c.target, "", ONTO))
