@@ -119,6 +119,24 @@ def test_dockers_policy_answers_as_libseccomp(libseccomp: ctypes.CDLL, capabilit
     assert_equal_answers(libseccomp, docker_default(capabilities, "x86_64"))
 
 
+def test_calls_of_32_bit_arm_answer_as_libseccomp(libseccomp: ctypes.CDLL) -> None:
+    profile = docker_default(DEFAULT_CAPABILITIES, "aarch64")
+    ours = seccomp.assemble(profile, "SCMP_ARCH_AARCH64").program
+    theirs = reference(libseccomp, profile)
+    audit = ARCHITECTURES["SCMP_ARCH_ARM"][0]
+    table = known_to(libseccomp, "SCMP_ARCH_ARM")
+    allowed = {name for entry in profile["syscalls"] for name in entry["names"]}
+    newest = max(number for name, number in numbers("SCMP_ARCH_ARM").items() if name in allowed and number < 0xF0000)
+    with_args = {name for entry in profile["syscalls"] if entry.get("args") for name in entry["names"]}
+    for name, number in table.items():
+        if name not in with_args and (number <= newest or number >= 0xF0000):
+            assert assembler.run(ours, number, audit) == assembler.run(theirs, number, audit), name
+    for number in (newest + 1, 600, 0xEFFFF):
+        assert assembler.run(ours, number, audit) == 0x50000 | 38  # newer than the profile: ENOSYS
+    assert assembler.run(ours, 0xF0000, audit) == assembler.run(ours, 0xF0009, audit) == 0x50001
+    assert assembler.run(ours, 0xF0002, audit) == 0x7FFF0000  # cacheflush
+
+
 @pytest.mark.parametrize("operator", compiler.OPERATORS)
 @pytest.mark.parametrize("value", [0, 7, 0xFFFFFFFF, 1 << 32, 0x1234567890ABCDEF])
 def test_each_operator_answers_as_libseccomp(libseccomp: ctypes.CDLL, operator: str, value: int) -> None:

@@ -17,7 +17,7 @@ seccomp(2), linux/seccomp.h, linux/bpf_common.h; runtime-spec config-linux.md, S
 import os
 
 from boxship.errors import FailedPrecondition, InvalidArgument
-from boxship.linux.abi.syscalls import ARCHITECTURES, X32_BIT, numbers
+from boxship.linux.abi.syscalls import ARCHITECTURES, ARM_PRIVATE, X32_BIT, numbers
 
 from .assembler import AND, JA, JEQ, JGE, JGT, JSET, LOAD, RET, Instruction, pack
 
@@ -234,7 +234,8 @@ def _section(rules: "dict[str, list[Rule]]", architecture: str, default: int, ne
             cuts.append((at, _leaf(answer, default)))
             previous = answer
 
-    for number in sorted(answers):
+    usual = sorted(number for number in answers if number - base < ARM_PRIVATE)
+    for number in usual:
         if number > position:
             cut(position, ())
         cut(number, answers[number])
@@ -243,6 +244,14 @@ def _section(rules: "dict[str, list[Rule]]", architecture: str, default: int, ne
         cut(position, ((ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS, ()),))
     else:
         cut(position, ())
+    if architecture == "SCMP_ARCH_ARM":
+        cut(ARM_PRIVATE, ())
+        for number in sorted(answers.keys() - set(usual)):
+            if number > position:
+                cut(max(position, ARM_PRIVATE), ())
+            cut(number, answers[number])
+            position = number + 1
+        cut(max(position, ARM_PRIVATE), ())
     return _search(cuts)
 
 
@@ -273,6 +282,8 @@ def assemble(profile: "dict[str, object]", native: str = "") -> Filter:
         if not isinstance(name, str) or name.removeprefix("SCMP_ARCH_") not in KNOWN_ARCHITECTURES:
             remedy = "one of " + ", ".join(f"SCMP_ARCH_{known}" for known in KNOWN_ARCHITECTURES)
             raise InvalidArgument(f"linux.seccomp.architectures: unknown {name!r}", remedy=remedy)
+        if name == "SCMP_ARCH_ARM" and architectures[0] != "SCMP_ARCH_AARCH64":
+            continue
         if name in ARCHITECTURES and name not in architectures:
             architectures.append(name)
     # A profile that says nothing about flags gets none of the costly mitigations of its own (as runc has it).
@@ -363,7 +374,7 @@ def compile(profile: "dict[str, object]", cache_directory: str = "") -> Filter:
     return found
 
 
-CACHE_VINTAGE = 4  # of the compiler: raise it when its answers change
+CACHE_VINTAGE = 5  # of the compiler: raise it when its answers change
 
 
 def _trusted(directory: str) -> bool:

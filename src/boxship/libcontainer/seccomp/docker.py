@@ -72,7 +72,10 @@ BY_CAPABILITY = {
 PTRACE_SINCE = (4, 8)
 PTRACE = "process_vm_readv process_vm_writev ptrace"
 
-BY_MACHINE = {"x86_64": "arch_prctl modify_ldt", "aarch64": ""}
+BY_MACHINE = {
+    "x86_64": "arch_prctl modify_ldt",
+    "aarch64": "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls",
+}
 ARCHITECTURES = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
