@@ -266,6 +266,20 @@ def test_debug_says_what_was_done_step_by_step(runtime: Runtime) -> None:
     lines = [json.loads(line) for line in (runtime.bundle.path / "log").read_text().splitlines()]
     assert {line["level"] for line in lines} == {"debug"}
     assert any(line["msg"].endswith("pivot into the root file system") for line in lines)
+    assert "child process in init()" in [line["msg"] for line in lines]
+
+
+def test_debug_of_an_exec_tells_the_cpus_it_began_on(runtime: Runtime) -> None:
+    runtime.configure("sleep", "100")
+    id = runtime.id("cpus")
+    runtime.create(id)
+    runtime("start", id)
+    (runtime.bundle.path / "process.json").write_text(
+        json.dumps({"args": ["/bin/true"], "cwd": "/", "execCPUAffinity": {"initial": "0"}})
+    )
+    said = runtime("--debug", "exec", "--process", "process.json", id).stderr
+    assert 'msg="nsexec: affinity: 0x1"' in said
+    assert said.rstrip().endswith('msg="setns_init: about to exec"')
 
 
 def test_a_created_container_holds_no_descriptor_of_its_creator(runtime: Runtime) -> None:

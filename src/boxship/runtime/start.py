@@ -17,16 +17,12 @@ if TYPE_CHECKING:
     from .report import Log
 
 
-def debug_plan(log: "Log", plan: "Plan | None") -> None:
-    """With --debug, what the executor did, one line for each stretch of the plan."""
-    if not log.debug_too or plan is None:
-        return
-    total = len(plan.ops)
-    for first, text in plan.purposes:
-        log.debug(f"step {first + 1} of {total}: {text}")
-    for op in plan.ops:
-        if op.NAME in ("Seccomp", "SeccompNotify"):
-            log.debug(f"seccomp filter flags: {op.args[0]}")
+def debug_plan(log: "Log", plan: "Plan | None", *, entered: bool) -> None:
+    """With --debug, what the executor did."""
+    if log.debug_too and plan is not None:
+        from .debug import debug_plan
+
+        debug_plan(log, plan, entered=entered)
 
 
 class StartFailed(BoxshipError):

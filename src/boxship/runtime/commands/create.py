@@ -44,7 +44,7 @@ def create(call: Call, *, detached: bool) -> "tuple[Container, bool]":
         checked=True,
         claimed=None if notify is None else lambda directory: notify.make(),
     )
-    debug_plan(call.log, container.plan)
+    debug_plan(call.log, container.plan, entered=False)
     try:
         for note in container.notes:
             call.log.warning(note)

@@ -113,7 +113,7 @@ def run(call: Call) -> int:
             sub_cgroups=_sub_cgroups(call),
             ignore_paused=options.flag("ignore-paused"),
         )
-        debug_plan(call.log, container.plan)
+        debug_plan(call.log, container.plan, entered=True)
         console = started.console
         try:
             if options.text("console-socket"):
