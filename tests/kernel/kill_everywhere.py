@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,8 @@ EXECUTORS = (
     "symlinkat fchownat fchmodat pivot_root umount2 sethostname setsid setresuid setresgid setgroups capset seccomp "
     "fchdir chdir"
 ).split()
+# What is left to the executor once it is told to start.
+AFTER_START = "prlimit64 prctl capset seccomp close_range execve write recvmsg read".split()
 VERBS = ("create", "start", "exec", "delete")
 ID = "victim"
 
@@ -58,6 +61,7 @@ class Machine:
         self.root = bundle + "/state"
         self.trace = bundle + "/trace"
         self.tracers: list[int] = []
+        self.attached_tracer = 0
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def command(self, verb: str) -> list[str]:
@@ -79,7 +83,8 @@ class Machine:
             self.orphans(besides=running.pid)
             time.sleep(0.002)
         for pid in self.tracers:
-            os.kill(pid, signal.SIGTERM)  # it lets go of whom it follows
+            if pid != self.attached_tracer:
+                os.kill(pid, signal.SIGTERM)  # it lets go of whom it follows
         if check and code:
             raise AssertionError(f"{verb}: {Path(self.bundle, 'output').read_text()}")
         return code
@@ -94,6 +99,23 @@ class Machine:
     def strace(self, who: str, output: str = "/dev/null") -> list[str]:
         """With -D strace is beside the runtime, whose end we see ourselves, and not above it."""
         return ["strace", "-D", "-qq", *(["-f"] if who == "executor" else []), "-o", output]
+
+    @contextmanager
+    def attached(self, *options: str) -> Iterator[None]:
+        """Strace follows the created container, which is nobody's child that we start."""
+        pid = json.loads(Path(f"{self.root}/{ID}/state.json").read_text())["pid"]
+        tracer = subprocess.Popen(["strace", "-qq", "-p", str(pid), *options], stderr=subprocess.DEVNULL)
+        self.attached_tracer = tracer.pid
+        try:
+            deadline = time.monotonic() + 10
+            while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            yield
+        finally:
+            tracer.terminate()
+            tracer.wait()
+            self.attached_tracer = 0
 
     # ── What is left ──
 
@@ -110,7 +132,8 @@ class Machine:
                 continue
             if int(fields[1]) == os.getpid():
                 if fields[0] == "Z":
-                    os.waitpid(int(name), 0)
+                    if int(name) != self.attached_tracer:
+                        os.waitpid(int(name), 0)
                 elif Path(f"/proc/{name}/comm").read_text() == "strace\n":
                     self.tracers.append(int(name))
                 else:
@@ -145,8 +168,13 @@ class Machine:
     def steps(self, verb: str, who: str) -> Iterator[Case]:
         """Every call that has an effect, found by watching one undisturbed run."""
         self.prepare(verb)
-        calls = OURS if who == "runtime" else EXECUTORS
-        self.run(verb, *self.strace(who, self.trace), "-e", "trace=" + ",".join(f"?{call}" for call in calls))
+        calls = OURS if who == "runtime" else AFTER_START if verb == "start" else EXECUTORS
+        watch = "trace=" + ",".join(f"?{call}" for call in calls)
+        if verb == "start" and who == "executor":
+            with self.attached("-o", self.trace, "-e", watch):
+                self.run(verb, check=True)
+        else:
+            self.run(verb, *self.strace(who, self.trace), "-e", watch)
         self.settled(wanted=2)
         seen: dict[tuple[str, str], int] = {}
         found: dict[Case, None] = {}
@@ -168,7 +196,12 @@ class Machine:
         self.prepare(case.verb)
         wrong: list[str] = []
         inject = f"inject={case.call}:signal=KILL:when={case.nth}"
-        code = self.run(case.verb, *self.strace(case.who), "-e", f"trace={case.call}", "-e", inject)
+        watch = f"trace={case.call}"
+        if case.verb == "start" and case.who == "executor":
+            with self.attached("-o", "/dev/null", "-e", watch, "-e", inject):
+                code = self.run(case.verb)
+        else:
+            code = self.run(case.verb, *self.strace(case.who), "-e", watch, "-e", inject)
         # What is about to end, because its creator did, may do so; what stays must be known.
         if not self.has_state() and (left := self.settled()):
             wrong.append(f"without a state file: {[Path(f'/proc/{pid}/cmdline').read_bytes() for pid in left]}")

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from boxship.libcontainer.seccomp.docker import docker_default
+
 from .bundle_fixture import Bundle, needs_root, new_bundle
 from .doors import DOORS, VARIABLE
 
@@ -22,7 +24,7 @@ LEAST = {
     "cold": {("create", "runtime"): 30, ("start", "runtime"): 5, ("exec", "runtime"): 15, ("delete", "runtime"): 10},
     "warm": {("create", "runtime"): 5, ("start", "runtime"): 3, ("exec", "runtime"): 5, ("delete", "runtime"): 3},
 }
-EXECUTORS_LEAST = {("create", "executor"): 90, ("exec", "executor"): 5}
+EXECUTORS_LEAST = {("create", "executor"): 90, ("start", "executor"): 4, ("exec", "executor"): 5}
 
 
 @pytest.fixture
@@ -31,6 +33,8 @@ def bundle() -> Iterator[Bundle]:
         made.spec["process"]["args"] = ["sleep", "100"]
         made.spec["linux"]["cgroupsPath"] = f"/boxship/kill-{made.path.name}"
         made.spec["linux"]["resources"].update(memory={"limit": 64 << 20}, pids={"limit": 50})
+        made.spec["process"]["noNewPrivileges"] = False
+        made.spec["linux"]["seccomp"] = docker_default(["CAP_KILL"], os.uname().machine)
         (made.path / "config.json").write_text(json.dumps(made.spec))
         yield made
 
