@@ -120,12 +120,18 @@ class _Recorder:
         return spec
 
 
+# What they make is cached: the first run of a verb needs them, the others do not.
+LATE = ("seccomp.compiler", "seccomp.assembler", "linux.abi.syscalls")
+
+
 def _write(path: str, done: "list[tuple[str, str, bool]]") -> None:
     """Write the file of one verb; where that is not possible, every run imports as usual."""
     import os
 
     modules, codes = [], []
     for name, source, package in done:
+        if name.endswith(LATE):
+            continue
         status = os.stat(source)
         with open(source, "rb") as f:
             # Without docstrings: a third of the size, and nobody asks for help() here.

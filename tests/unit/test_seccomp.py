@@ -12,7 +12,7 @@ import pytest
 
 from boxship.errors import InvalidArgument
 from boxship.libcontainer import seccomp
-from boxship.libcontainer.seccomp import assembler, compiler
+from boxship.libcontainer.seccomp import assembler, cache, compiler
 from boxship.libcontainer.seccomp.docker import docker_default
 from boxship.linux.abi.syscalls import ARCHITECTURES, X32_BIT, numbers
 
@@ -96,7 +96,7 @@ def edges(profile: dict[str, Any], name: str) -> list[tuple[int, ...]]:
 
 
 def assert_equal_answers(library: ctypes.CDLL, profile: dict[str, Any]) -> None:
-    ours, theirs = seccomp.assemble(profile).program, reference(library, profile)
+    ours, theirs = compiler.assemble(profile).program, reference(library, profile)
     with_args = {name for entry in profile["syscalls"] if entry.get("args") for name in entry["names"]}
     for architecture in ["SCMP_ARCH_X86_64", *profile.get("architectures", [])]:
         audit, base = ARCHITECTURES[architecture][0], X32_BIT if architecture == "SCMP_ARCH_X32" else 0
@@ -121,7 +121,7 @@ def test_dockers_policy_answers_as_libseccomp(libseccomp: ctypes.CDLL, capabilit
 
 def test_calls_of_32_bit_arm_answer_as_libseccomp(libseccomp: ctypes.CDLL) -> None:
     profile = docker_default(DEFAULT_CAPABILITIES, "aarch64")
-    ours = seccomp.assemble(profile, "SCMP_ARCH_AARCH64").program
+    ours = compiler.assemble(profile, "SCMP_ARCH_AARCH64").program
     theirs = reference(libseccomp, profile)
     audit = ARCHITECTURES["SCMP_ARCH_ARM"][0]
     table = known_to(libseccomp, "SCMP_ARCH_ARM")
@@ -156,7 +156,7 @@ def test_each_operator_answers_as_libseccomp(libseccomp: ctypes.CDLL, operator: 
 def test_conditions_on_one_argument_are_alternatives_as_runc_has_them() -> None:
     args = [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"} for value in (1, 2)]
     rule = {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": args}
-    program = seccomp.assemble({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}).program
+    program = compiler.assemble({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}).program
     nr, audit = numbers("SCMP_ARCH_X86_64")["personality"], ARCHITECTURES["SCMP_ARCH_X86_64"][0]
     allow = compiler.ACTIONS["SCMP_ACT_ALLOW"]
     assert [assembler.run(program, nr, audit, (v,)) == allow for v in (0, 1, 2, 3)] == [False, True, True, False]
@@ -164,7 +164,7 @@ def test_conditions_on_one_argument_are_alternatives_as_runc_has_them() -> None:
 
 def test_calls_newer_than_the_profile_get_enosys() -> None:
     rule = {"names": ["read", "openat2"], "action": "SCMP_ACT_ALLOW"}
-    program = seccomp.assemble({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}).program
+    program = compiler.assemble({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}).program
     audit = ARCHITECTURES["SCMP_ARCH_X86_64"][0]
     errno = compiler.ACTIONS["SCMP_ACT_ERRNO"]
     newest = numbers("SCMP_ARCH_X86_64")["openat2"]
@@ -173,7 +173,7 @@ def test_calls_newer_than_the_profile_get_enosys() -> None:
 
 
 def test_calls_of_an_architecture_that_is_not_listed_end_the_process() -> None:
-    program = seccomp.assemble({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}).program
+    program = compiler.assemble({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}).program
     assert assembler.run(program, 1, ARCHITECTURES["SCMP_ARCH_X86"][0]) == 0
     assert assembler.run(program, X32_BIT + 1, ARCHITECTURES["SCMP_ARCH_X86_64"][0]) == 0
 
@@ -200,41 +200,41 @@ def test_calls_of_an_architecture_that_is_not_listed_end_the_process() -> None:
 )
 def test_what_is_wrong_in_a_profile_is_named_by_its_path(profile: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
-        seccomp.assemble(profile)
+        compiler.assemble(profile)
 
 
 def test_handing_calls_over_asks_for_a_listener_and_nothing_else_does() -> None:
     rule = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
     flags = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent", "syscalls": [rule], "flags": flags}
-    assert seccomp.assemble(profile).flags == compiler.NEW_LISTENER | 32
-    assert seccomp.assemble({**profile, "syscalls": []}).flags == 0
+    assert compiler.assemble(profile).flags == compiler.NEW_LISTENER | 32
+    assert compiler.assemble({**profile, "syscalls": []}).flags == 0
     with pytest.raises(InvalidArgument, match="SCMP_ACT_NOTIFY needs"):
-        seccomp.assemble({**profile, "listenerPath": ""})
+        compiler.assemble({**profile, "listenerPath": ""})
 
 
 def test_names_can_be_checked() -> None:
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
-    seccomp.check_names(profile)
+    compiler.check_names(profile)
     profile["syscalls"].append({"names": ["read", "mkdirr"], "action": "SCMP_ACT_LOG"})  # type: ignore[attr-defined]
     with pytest.raises(InvalidArgument, match="'mkdirr' is no system call"):
-        seccomp.check_names(profile)
+        compiler.check_names(profile)
 
 
 def test_a_compiled_profile_is_found_again_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = docker_default(DEFAULT_CAPABILITIES, "x86_64")
-    cache = str(tmp_path / "cache")
-    monkeypatch.setattr(compiler, "_compiled", {})
-    first = seccomp.compile(profile, cache)
-    monkeypatch.setattr(compiler, "_compiled", {})
+    directory = str(tmp_path / "cache")
+    monkeypatch.setattr(cache, "_compiled", {})
+    first = seccomp.compile(profile, directory)
+    monkeypatch.setattr(cache, "_compiled", {})
     monkeypatch.setattr(compiler, "assemble", None)
-    assert seccomp.compile(profile, cache).program == first.program
+    assert seccomp.compile(profile, directory).program == first.program
 
 
 def test_a_cache_that_others_can_write_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    cache.chmod(0o777)
-    monkeypatch.setattr(compiler, "_compiled", {})
-    seccomp.compile({"defaultAction": "SCMP_ACT_ALLOW"}, str(cache))
-    assert os.listdir(cache) == []
+    directory = tmp_path / "cache"
+    directory.mkdir()
+    directory.chmod(0o777)
+    monkeypatch.setattr(cache, "_compiled", {})
+    seccomp.compile({"defaultAction": "SCMP_ACT_ALLOW"}, str(directory))
+    assert os.listdir(directory) == []

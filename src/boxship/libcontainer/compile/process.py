@@ -164,7 +164,9 @@ def _seccomp(c: Context) -> "tuple[int, bytes] | None":
     from boxship.libcontainer import seccomp
 
     if (c.spec.get("annotations") or {}).get(FAIL_UNKNOWN) in ("1", "true"):
-        seccomp.check_names(profile)
+        from boxship.libcontainer.seccomp.compiler import check_names
+
+        check_names(profile)
     compiled = seccomp.compile(profile, c.request.cache)
     return (compiled.flags, compiled.program) if compiled.program else None
 

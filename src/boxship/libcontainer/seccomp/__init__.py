@@ -4,6 +4,6 @@
 ``docker_default`` is Docker's policy for a container with given capabilities.
 """
 
-from .compiler import Filter, assemble, check_names, compile  # noqa: A004 - the verb of the module, used as seccomp.compile
+from .cache import Filter, compile  # noqa: A004 - the verb of the module, used as seccomp.compile
 
-__all__ = ["Filter", "assemble", "check_names", "compile"]
+__all__ = ["Filter", "compile"]
