@@ -174,6 +174,7 @@ COMMANDS = [
     (["delete", "nosuch"], 1, "container 'nosuch' does not exist"),
     (["update", "--memory", "lots", "nosuch"], 1, "container 'nosuch' does not exist"),
     (["update", "--cpu-period", "x", "nosuch"], 1, "invalid value 'x' for flag --cpu-period"),
+    (["update", "--l3-cache-schema", "L3:0=f", "nosuch"], 1, "container 'nosuch' does not exist"),
     (["events", "--interval", "soon", "nosuch"], 1, "container 'nosuch' does not exist"),
     (["list", "--format", "xml"], 1, "--format 'xml': must be table or json"),
     (["spec", "--bundle", "/nosuch"], 1, "--bundle /nosuch: no such directory"),

@@ -87,3 +87,14 @@ def test_what_makes_no_sense_is_refused(resctrl: Path) -> None:
         rdt.prepare({"memBwSchema": "L3:0=f"}, "web", [str(resctrl)])
     with pytest.raises(FailedPrecondition, match="no resctrl file system is mounted"):
         rdt.prepare({}, "web", [])
+
+
+def test_schemata_are_changed_in_the_containers_class(resctrl: Path) -> None:
+    made = rdt.prepare({"l3CacheSchema": "L3:0=f"}, "web", [str(resctrl)])
+    rdt.change(made, {"l3CacheSchema": "L3:0=3", "memBwSchema": "MB:0=50"})
+    assert (resctrl / "web/schemata").read_text().splitlines()[-1] == "MB:0=50"
+    with pytest.raises(InvalidArgument, match="must start with MB:"):
+        rdt.change(made, {"memBwSchema": "50"})
+    rdt.remove(made)
+    with pytest.raises(FailedPrecondition, match="schemata: ENOENT"):
+        rdt.change(made, {"memBwSchema": "MB:0=50"})

@@ -417,6 +417,17 @@ class Container:
         store.write(directory, store.STATE, self._record)
         rdt.enter(self._record["rdt"], pid)
 
+    def update_rdt(self, settings: "dict[str, Any]") -> None:
+        """Change what runtime-spec's ``linux.intelRdt`` gave it; raises FailedPrecondition when it gave nothing."""
+        if not self._record.get("rdt"):
+            raise FailedPrecondition(
+                f"update container {self.id!r}: it has no Intel RDT configuration",
+                remedy="linux.intelRdt must be in config.json from the start",
+            )
+        from . import rdt
+
+        rdt.change(self._record["rdt"], settings)
+
     def _leave_rdt_class(self) -> None:
         if self._record.get("rdt"):
             from . import rdt

@@ -101,6 +101,16 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
+def change(made: "dict[str, str]", settings: "dict[str, Any]") -> None:
+    """Write other schemata into the class of a container. Raises FailedPrecondition, InvalidArgument."""
+    for line in _lines(settings):
+        try:
+            _write(f"{made['path']}/schemata", line)
+        except OSError as error:
+            cause = errorcode.get(error.errno or 0, "")
+            raise FailedPrecondition(f"write {line!r} to {made['path']}/schemata", cause=cause) from error
+
+
 def enter(made: "dict[str, str]", pid: int) -> None:
     """Put a process into the class, and the monitoring group. Raises FailedPrecondition."""
     for directory in (made["path"], made["monitor"]):

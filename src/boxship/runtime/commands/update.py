@@ -2,7 +2,7 @@
 
 import sys
 
-from boxship.errors import InvalidArgument, Unimplemented
+from boxship.errors import InvalidArgument
 from boxship.libcontainer import validate
 from boxship.libcontainer.container import STOPPED, Container
 from boxship.oci import cold_json
@@ -30,6 +30,7 @@ TABLE = {
     "memory-swap": ("memory", "swap"),
     "pids-limit": ("pids", "limit"),
 }
+RDT = {"l3-cache-schema": "l3CacheSchema", "mem-bw-schema": "memBwSchema"}
 UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -75,13 +76,13 @@ def run(call: Call) -> int:
     container = Container.load(call.id(), root=call.root)
     if container.status() == STOPPED:
         raise InvalidArgument("cannot update a container that is stopped")
-    for flag in ("l3-cache-schema", "mem-bw-schema"):
-        if flag in call.options.flags:
-            raise Unimplemented(f"--{flag}: Intel RDT is not supported", remedy="leave it out")
+    schemata = {key: call.options.text(flag) for flag, key in RDT.items() if call.options.text(flag)}
     for flag in ("kernel-memory", "kernel-memory-tcp"):
         if flag in call.options.flags:
             call.log.warning(f"--{flag} is ignored: Linux 5.16 took that limit away")
     changed = resources(call)
+    if schemata:
+        container.update_rdt(schemata)
     if changed:
         container.update(changed)
     return 0
