@@ -193,6 +193,36 @@ def test_cve_2024_21626_nor_that_of_an_exec(bundle: Bundle, number: int) -> None
         container.exec({"args": ["/bin/ls"], "cwd": f"/proc/self/fd/{number}"})
 
 
+@contextmanager
+def descriptor_3_of_the_host() -> "Iterator[None]":
+    saved = os.dup(3) if os.path.exists("/proc/self/fd/3") else -1
+    outside = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    if outside != 3:
+        os.dup2(outside, 3)
+    try:
+        yield
+    finally:
+        if outside != 3:
+            os.close(outside)
+        if saved >= 0:
+            os.dup2(saved, 3)
+            os.close(saved)
+        else:
+            os.close(3)
+
+
+@pytest.mark.parametrize("number", [3, *range(100, 112)])
+def test_cve_2024_21626_nor_one_that_is_handed_on(bundle: Bundle, number: int) -> None:
+    with descriptor_3_of_the_host():
+        container = bundle.create("sleep", "100")
+        container.start()
+        with pytest.raises(StepFailed):
+            container.exec({"args": ["/bin/ls"], "cwd": f"/proc/self/fd/{number}"}, preserve_fds=1)
+        bundle.spec["process"]["cwd"] = f"/proc/self/fd/{number}"
+        with pytest.raises(StepFailed):
+            bundle.create("ls", preserve_fds=1)
+
+
 # ── Links in the image, and links that change ──
 
 
@@ -249,6 +279,17 @@ def test_cve_2025_52881_a_setting_is_never_written_to_a_file_that_only_looks_lik
     assert victim.read_text() == "as it was"
 
 
+def test_cve_2025_52881_nor_to_what_was_mounted_over_it(bundle: Bundle) -> None:
+    victim = bundle.path / "victim"
+    victim.write_text("as it was")
+    script = f"mount --bind {victim} ./proc/sys/net/ipv4/ip_forward"
+    bundle.spec["hooks"] = {"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    bundle.spec["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
+    with pytest.raises(StepFailed, match="something is mounted over that file"):
+        bundle.create("true")
+    assert victim.read_text() == "as it was"
+
+
 def test_cve_2025_31133_paths_are_masked_by_the_null_device_and_nothing_else(bundle: Bundle) -> None:
     """Without a mount on /dev the image's /dev/null would be bound over what shall be hidden."""
     without_mount(bundle, "/dev")
@@ -275,13 +316,16 @@ def test_cve_2025_52565_the_console_is_bound_on_no_other_place(bundle: Bundle) -
     assert "core_pattern" not in text
 
 
-@pytest.mark.parametrize("inside", ["ptmx", "pts"])
+@pytest.mark.parametrize("inside", ["ptmx", "pts", "node"])
 def test_the_terminal_comes_from_a_devpts_of_the_container(bundle: Bundle, inside: str) -> None:
     """An image's /dev/pts that is a link, or whose ptmx is another file, gives no terminal of the host."""
     without_mount(bundle, "/dev")
     (bundle.path / "rootfs/dev").mkdir()
     if inside == "pts":
         link(bundle, "dev/pts", "/../../../../../../dev/pts")
+    elif inside == "node":
+        (bundle.path / "rootfs/dev/pts").mkdir()
+        os.mknod(bundle.path / "rootfs/dev/pts/ptmx", 0o020666, os.makedev(5, 2))
     else:
         (bundle.path / "rootfs/dev/pts").mkdir()
         link(bundle, "dev/pts/ptmx", "/../../../../dev/null")
