@@ -11,30 +11,15 @@ Everything here is synchronous, uses no threads, and may be called from a proces
 
 import os
 from _signal import pidfd_send_signal  # type: ignore[import-not-found]  # signal imports enum
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 from errno import ECHILD, ECONNREFUSED, ENOENT, ESRCH
 from time import monotonic, sleep
 
 from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, NotFound, StepFailed, Unavailable
-from boxship.libcontainer import cgroups, validate
 from boxship.libcontainer import state as store
-from boxship.linux.abi.process import NAMESPACES, SIGKILL
+from boxship.linux.abi.process import SIGKILL
 from boxship.oci import cold_json
 
-from .cgroups.freezer import thaw_process
-from .compile import Plan, Request, compile_exec, compile_spec
-from .compile import hooks as compile_hooks
-from .compile.environment import has_home
-from .compile.home import home
-from .compile.namespaces import CGROUPS, IDS_MAPPED
-from .compile.process import SECCOMP_AGENT
-from .executor import Run, hook_ended
-from .host import Host, host
-from .idmap import host_id, write_maps
-from .plan import codec
-from .plan.ops import Await
-from .process import Process, Stdio, Terminal, stdio_owners, wait
-from .resources import before_entering, cgroup_owner, cgroup_path, for_cgroups, for_update
+from .process import Process, Stdio, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +29,11 @@ if TYPE_CHECKING:
     from boxship.libcontainer.cgroups.layout import Layout
     from boxship.libcontainer.cgroups.manager import Manager, Stats
 
+    from .compile import Plan
+    from .executor import Run
+    from .host import Host
+    from .process import Terminal
+
 OCI_VERSION = "1.3.0"
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 
@@ -51,7 +41,7 @@ CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", 
 class Container:
     """One container; made by ``create`` or found by ``load``."""
 
-    def __init__(self, root: str, record: "dict[str, Any]", machine: Host) -> None:
+    def __init__(self, root: str, record: "dict[str, Any]", machine: "Host | None") -> None:
         self.root = root
         self.id: str = record["id"]
         self.bundle: str = record.get("bundle") or ""
@@ -60,7 +50,7 @@ class Container:
         self.times: list[int] = []
         self.plan: Plan | None = None
         self._record = record
-        self._host = machine
+        self._machine = machine
         self._run: Run | None = None
         self._groups: Manager | None = None
         self._processes: list[Process] = []
@@ -76,6 +66,15 @@ class Container:
         return self.root + "/" + self.id
 
     @property
+    def host(self) -> "Host":
+        """The machine that it is on; looked at when first needed."""
+        if self._machine is None:
+            from .host import host
+
+            self._machine = host()
+        return self._machine
+
+    @property
     def spec(self) -> "dict[str, Any]":
         """The parsed config.json; read again from the state or bundle after ``load``."""
         if self._spec is None:
@@ -85,8 +84,10 @@ class Container:
     @property
     def cgroups(self) -> "Manager":
         if self._groups is None:
+            from boxship.libcontainer import cgroups
+
             paths = self._record.get("cgroups") or {}
-            groups = cgroups.from_paths(self._host.cgroups, paths, self._record.get("unit"))
+            groups = cgroups.from_paths(self.host.cgroups, paths, self._record.get("unit"))
             if not paths:
                 return groups  # they are not written down yet
             self._groups = groups
@@ -125,277 +126,32 @@ class Container:
         With ``trace``, ``times`` has the clock (CLOCK_MONOTONIC nanoseconds) at each step of ``plan``.
         Raises InvalidArgument, AlreadyExists, StepFailed, or what the cgroups raise; nothing is left then.
         """
-        container = cls.claim(id, bundle, root=root, spec=spec, keep_spec=keep_spec, checked=checked, host=host)
-        spec = container.spec
-        try:
-            if claimed:
-                claimed(container.directory)
-            container._create(
-                container.directory,
-                spec,
-                stdio or Stdio(),
-                Request(
-                    spec,
-                    id=id,
-                    bundle=container.bundle,
-                    rootfs_mounts=rootfs_mounts,
-                    no_pivot=no_pivot,
-                    new_keyring=new_keyring,
-                    preserve_fds=preserve_fds,
-                    cache=root + "/.seccomp",
-                ),
-                cgroup_manager,
-                trace,
-            )
-        except BaseException as error:
-            container.undo()
-            container._keep_failure(error)
-            raise
-        return container
+        from . import making  # who starts, signals or deletes a container needs no compiler
 
-    @classmethod
-    def claim(
-        cls,
-        id: str,
-        bundle: str,
-        *,
-        root: str = store.DEFAULT_ROOT,
-        spec: "dict[str, Any] | None" = None,
-        keep_spec: bool = True,
-        checked: bool = False,
-        host: "Host | None" = None,
-    ) -> "Container":
-        """A container of which there is only the name: the first step of ``create`` and of a restore."""
-        machine = host or _host()
-        own_config = spec is not None and keep_spec
-        bundle = os.path.abspath(bundle)
-        if spec is None:
-            spec = read_spec(bundle)
-        if not checked:
-            validate.check(spec)
-        store.claim(root, id)
-        record: dict[str, Any] = {
-            "id": id,
-            "status": CREATING,
-            "bundle": bundle,
-            "pid": 0,
-            "start_time": 0,
-            "created": store.timestamp(),
-            "own_config": own_config,
-            "rootfs": "",
-            "annotations": spec.get("annotations") or {},
-            "hooks": spec.get("hooks") or {},
-            "creator": store.this_process(),
-            "cgroups": {},
-        }
-        container = cls(root, record, machine)
-        container._spec = spec
-        return container
-
-    def _create(
-        self,
-        directory: str,
-        spec: "dict[str, Any]",
-        stdio: "Stdio | Terminal",
-        request: Request,
-        cgroup_manager: str,
-        trace: bool,
-    ) -> None:
-        record = self._record
-        triple = (-1, -1, -1) if isinstance(stdio, Terminal) else stdio.triple()
-        # First of all the executor: it starts up while we find out what it shall do.
-        run = self._run = Run(stdio=triple, trace=trace)
-        record["rootfs"] = request.rootfs = _rootfs(self.bundle, spec, request.rootfs_mounts)
-        if record["own_config"]:
-            store.write(directory, store.CONFIG, spec)
-        manager = self._manager(spec, cgroup_manager)
-        manager.claim()
-        tasks = manager.tasks_files()
-        request.tasks = len(tasks)
-        request.cgroup = manager.directory()
-        request.cgroup_paths = manager.paths
-        user = (spec.get("process") or {}).get("user") or {}
-        uid = user.get("uid", 0)
-        if isinstance(stdio, Terminal):
-            request.terminal, request.relayed = True, stdio.relayed
-            request.columns, request.rows = stdio.width, stdio.height
-        else:
-            request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
-        complete = False
-        if request.cgroup or manager.unit:
-            # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
-            self._record_cgroups(manager, directory)
-            complete = manager.create_target(run.stage)
-        if complete:
-            owner = cgroup_owner(spec)
-            if owner:
-                manager.own(owner)
-            manager.apply(for_cgroups(spec.get("linux") or {}))
-
-        def begin(plan: Plan) -> None:
-            listener = _listen(directory)
-            try:
-                handles = [listener.fileno(), *range(3, 3 + request.preserve_fds)]
-                run.extend(plan, handles, last=False)
-            finally:
-                listener.close()
-
-        home = _home(spec, uid, record["rootfs"], request.rootfs_mounts)
-        plan = compile_spec(request, self._host, home=home, begin=begin)
-        self.plan = plan
-        self.notes = record["notes"] = plan.notes
-        record["after_start"] = _after_start(plan)
-        run.extend(plan)
-        if not complete:
-            if not request.cgroup:
-                self._record_cgroups(manager, directory)
-            manager.create()
-            manager.apply(before_entering(spec))
-        if not manager.paths:
-            limits = for_cgroups(spec.get("linux") or {})
-            del limits["devices"]
-            if cgroup_manager == "none" and any(limits.values()):
-                plan.notes.append(f"linux.resources ({', '.join(limits)}): cgroups are disabled, no limit is set")
-            elif cgroup_manager != "none":
-                manager.apply(limits)  # refuses what it cannot do
-        for op in plan.ops:
-            if isinstance(op, Await):
-                self._meet(op.name, run, tasks)
-        self.console = run.handle_received
-        run.handle_received = -1
-        if (spec.get("linux") or {}).get("intelRdt") is not None:
-            self._enter_rdt_class(directory, spec["linux"]["intelRdt"], run.pid)
-        run.keep()
-        self.times = run.times
-
-    def _meet(self, name: str, run: Run, tasks: "list[str]") -> None:
-        """What the creator does at a meeting point."""
-        spec = self.spec
-        if name == CGROUPS:
-            files: list[int] = []
-            resources = for_cgroups(spec.get("linux") or {})
-            manager = self.cgroups
-            if self.plan is not None and not self.plan.nodes_first:
-                # Device rules start with "deny all": they must be complete before the executor makes nodes.
-                manager.apply({"devices": resources.pop("devices")})
-            try:
-                files += (os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in tasks)
-                run.go(ahead=CGROUPS, handles=files)
-            finally:
-                for file in files:
-                    os.close(file)
-            # The limits are in force before the program is; the executor need not wait for them.
-            manager.apply(resources)
-            return
-        if not run.pid:
-            run.until_cloned()
-            self._record_process(run.pid)
-        run.until(name)
-        if name == IDS_MAPPED:
-            write_maps(run.pid, spec, self._host)
-            run.go()
-        elif name == compile_hooks.RUNTIME_HOOKS:
-            text = self.state_json(CREATING)
-            for kind in ("prestart", "createRuntime"):
-                self._run_hooks(kind, text)
-            run.go(text)
-        elif name == "net-devices":
-            from .netdevices import move
-
-            move(spec["linux"]["netDevices"], run.pid)
-            run.go()
-        elif name == SECCOMP_AGENT:
-            self._to_seccomp_agent(run, CREATED)
-
-    def _exec_with_seccomp_agent(self, run: Run, plan: Plan, status: str) -> None:
-        """The meeting point of an exec whose filter has a listener."""
-        if not any(isinstance(op, Await) and op.name == SECCOMP_AGENT for op in plan.ops):
-            return
-        try:
-            run.until_cloned()
-            run.until(SECCOMP_AGENT)
-            self._to_seccomp_agent(run, status)
-        except BaseException:
-            run.abort()
-            raise
-
-    def _to_seccomp_agent(self, run: Run, status: str) -> None:
-        """Connect to the agent for the process of this run, which sends the message itself."""
-        from .seccomp import agent
-
-        seccomp = self.spec["linux"]["seccomp"]
-        connection = agent.connect(seccomp["listenerPath"])
-        try:
-            metadata = seccomp.get("listenerMetadata") or ""
-            text = agent.message(OCI_VERSION, run.pid, metadata, self.state(status))
-            run.go(text, handles=(connection.fileno(),))
-        finally:
-            connection.close()
-
-    def _record_process(self, pid: int) -> None:
-        """Write down the pid while its owner is still at work.
-
-        Who reads "created" too early loses nothing: a start waits in the socket's queue, and should the creator die
-        the process ends by itself and the container is stopped.
-        """
-        self._record["pid"] = pid
-        self._record["start_time"] = store.start_time(pid)[1]
-        self._record["status"] = CREATED
-        store.write(self.directory, store.STATE, self._record)
-
-    def _manager(self, spec: "dict[str, Any]", kind: str) -> "Manager":
-        if kind == "none":
-            return cgroups.NoManager()
-        path = (spec.get("linux") or {}).get("cgroupsPath") or ""
-        if kind == "systemd":
-            from .cgroups import systemd
-
-            return systemd.manager(self._host.cgroups, self.id, path, spec)
-        return cgroups.manager(self._host.cgroups, self.id, cgroup_path(path))
-
-    def _record_cgroups(self, manager: "Manager", directory: str) -> None:
-        """Write down which they are: before they are made."""
-        self._groups = manager
-        self._record["cgroups"] = manager.paths
-        if manager.unit:
-            self._record["unit"] = manager.unit
-        store.write(directory, store.STATE, self._record)
+        return making.create(
+            id,
+            bundle,
+            root=root,
+            spec=spec,
+            keep_spec=keep_spec,
+            stdio=stdio or Stdio(),
+            rootfs_mounts=rootfs_mounts,
+            cgroup_manager=cgroup_manager,
+            no_pivot=no_pivot,
+            new_keyring=new_keyring,
+            preserve_fds=preserve_fds,
+            trace=trace,
+            checked=checked,
+            claimed=claimed,
+            host=host,
+        )
 
     # For the restoration of a checkpoint (restore.py), which makes the processes in another way.
 
     @property
     def layout(self) -> "Layout":
         """How this host mounts its cgroups."""
-        return self._host.cgroups
-
-    def begin_restore(self) -> None:
-        """Right after ``claim``: find the root file system, and write down what a later exec needs."""
-        self._record["rootfs"] = _rootfs(self.bundle, self.spec, ())
-        if self._record["own_config"]:
-            store.write(self.directory, store.CONFIG, self.spec)
-
-    def make_cgroups(self, kind: str, pid: int) -> "Manager":
-        """The container's cgroups, for the process ``pid`` to enter; recorded before they are made."""
-        manager = self._manager(self.spec, kind)
-        manager.claim()
-        self._record_cgroups(manager, self.directory)
-        if not manager.create_target(pid):
-            manager.create()
-        return manager
-
-    def restoring(self, pid: int) -> None:
-        """The namespaces are there, with ``pid`` as their first process: the runtime's hooks."""
-        self._record["pid"] = pid
-        text = self.state_json(CREATING)
-        for kind in ("prestart", "createRuntime"):
-            self._run_hooks(kind, text)
-
-    def restored(self, pid: int) -> None:
-        """The processes are there, and go on when we return."""
-        # criu puts a container into a time namespace, so that its clocks go on where they stood.
-        self._record["own_time"] = os.readlink(f"/proc/{pid}/ns/time") != os.readlink("/proc/self/ns/time")
-        self._record_process(pid)
-        self._record["status"] = RUNNING
+        return self.host.cgroups
 
     def undo(self) -> None:
         """After a failed create: end what runs, remove what was made."""
@@ -408,14 +164,6 @@ class Container:
         manager.delete()
         self._leave_rdt_class()
         store.remove(self.root, self.id)
-
-    def _enter_rdt_class(self, directory: str, settings: "dict[str, Any]", pid: int) -> None:
-        """linux.intelRdt: what is made is written down before the process is in it."""
-        from . import rdt
-
-        self._record["rdt"] = rdt.prepare(settings, self.id, self._host.mounts_of("resctrl"))
-        store.write(directory, store.STATE, self._record)
-        rdt.enter(self._record["rdt"], pid)
 
     def update_rdt(self, settings: "dict[str, Any]") -> None:
         """Change what runtime-spec's ``linux.intelRdt`` gave it; raises FailedPrecondition when it gave nothing."""
@@ -434,7 +182,7 @@ class Container:
 
             rdt.remove(self._record["rdt"])
 
-    def _keep_failure(self, error: BaseException) -> None:
+    def keep_failure(self, error: BaseException) -> None:
         """For ``explain``, which shows the plan with the step that failed."""
         if isinstance(error, StepFailed):
             from . import failures
@@ -461,7 +209,7 @@ class Container:
                 run.finish()
             except BaseException as error:
                 run.abort()
-                self._keep_failure(error)
+                self.keep_failure(error)
                 raise
             self.times = run.times or self.times
         else:
@@ -479,6 +227,10 @@ class Container:
 
     def _start_from_outside(self) -> None:
         """Start a container that another process created: through its socket."""
+        from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
+
+        from .plan.reports import FAILED, HOOK_ENDED, REPORT, hook_ended
+
         status = self.status()
         if status != CREATED:
             raise FailedPrecondition(f"cannot start container {self.id!r}: it is {status}")
@@ -501,12 +253,12 @@ class Container:
                 data = connection.recv(65536)
                 if not data:
                     return
-                kind, step, value = codec.REPORT.unpack_from(data)
-                if kind == codec.HOOK_ENDED:
-                    hook = hook_ended(value, data[codec.REPORT.size :])
-                if kind == codec.FAILED:
+                kind, step, value = REPORT.unpack_from(data)
+                if kind == HOOK_ENDED:
+                    hook = hook_ended(value, data[REPORT.size :])
+                if kind == FAILED:
                     failure = self._failed_after_start(step, value, hook)
-                    self._keep_failure(failure)
+                    self.keep_failure(failure)
                     raise failure
         except ConnectionResetError as error:
             raise FailedPrecondition(f"cannot start container {self.id!r}: another start was faster") from error
@@ -554,73 +306,17 @@ class Container:
         With ``ignore_paused`` it is put into a paused container, and returns when that is resumed.
         Raises FailedPrecondition when the container does not run, StepFailed, CommandFailed.
         """
-        stdio = stdio or Stdio()
-        status = self.status()
-        if status not in (RUNNING, CREATED) and not (status == PAUSED and ignore_paused):
-            remedy = "resume it first, or use --ignore-paused" if status == PAUSED else ""
-            raise FailedPrecondition(f"cannot exec in a {status} container ({self.id!r})", remedy=remedy)
-        spec = self.spec
-        linux = spec.get("linux") or {}
-        own = spec.get("process") or {}
-        process = {
-            **process,
-            "capabilities": process.get("capabilities") or own.get("capabilities"),
-            "noNewPrivileges": process.get("noNewPrivileges", own.get("noNewPrivileges")),
-        }
-        flags = 0
-        for namespace in linux.get("namespaces") or ():
-            flags |= NAMESPACES[namespace["type"]]
-        if self._record.get("own_time"):
-            flags |= NAMESPACES["time"]
-        manager = self.cgroups
-        tasks = manager.tasks_files(sub_cgroups)
-        request = Request(
-            {"process": process, "linux": linux},
-            id=self.id,
-            tasks=len(tasks),
-            cgroup=manager.exec_directory(self.pid, sub_cgroups),
-            preserve_fds=preserve_fds,
-            cache=self.root + "/.seccomp",
-        )
-        uid = (process.get("user") or {}).get("uid", 0)
-        triple = (-1, -1, -1)
-        if isinstance(stdio, Terminal):
-            request.terminal, request.relayed = True, stdio.relayed
-            request.columns, request.rows = stdio.width, stdio.height
-        else:
-            triple = stdio.triple()
-            request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
-        plan = compile_exec(
-            request,
-            self._host,
-            namespaces_flags=flags,
-            home=_home({"process": process}, uid, f"/proc/{self.pid}/root", ()),
-        )
-        handles = [self._pidfd()]
-        try:
-            handles += [os.dup(fd) for fd in range(3, 3 + preserve_fds)]
-            handles += (os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in tasks)
-            run = Run(stdio=triple, trace=trace)
-            try:
-                run.extend(plan, handles)
-            except BaseException:
-                run.abort()
-                raise
-        finally:
-            for handle in handles:
-                os.close(handle)
-        if (linux.get("seccomp") or {}).get("listenerPath"):
-            self._exec_with_seccomp_agent(run, plan, status)
-        if self._record.get("rdt"):
-            from . import rdt
+        from .execute import execute
 
-            run.until_cloned()
-            rdt.enter(self._record["rdt"], run.pid)
-        run.finish()
-        self.times, self.plan = run.times, plan
-        started = Process(run.pid, run.handle_received)
-        self._processes.append(started)
-        return started
+        return execute(
+            self,
+            process,
+            stdio=stdio or Stdio(),
+            preserve_fds=preserve_fds,
+            sub_cgroups=sub_cgroups,
+            ignore_paused=ignore_paused,
+            trace=trace,
+        )
 
     def _pidfd(self) -> int:
         """A pidfd of init; raises FailedPrecondition when init is gone, also when its pid was given to another."""
@@ -700,6 +396,8 @@ class Container:
         Device rules replace those in force; what every container may use stays allowed.
         Raises InvalidArgument, FailedPrecondition.
         """
+        from .resources import for_update
+
         self.cgroups.apply(for_update(resources))
 
     def status(self) -> str:
@@ -779,7 +477,7 @@ class Container:
 
     def _run_hooks(self, kind: str, text: bytes) -> None:
         """Those of the runtime's namespaces; a poststop hook that fails is only noted (runtime-spec, step 13)."""
-        found = compile_hooks.of(self._record, kind)
+        found = (self._record.get("hooks") or {}).get(kind)
         if found:
             from boxship.libcontainer import hooks
 
@@ -819,8 +517,10 @@ class Container:
                 for process in self._processes:
                     process.reap()
                 if thawed and monotonic() > thawed:
+                    from .cgroups.freezer import thaw_process
+
                     thawed = 0.0
-                    thaw_process(self._host.cgroups, self.pid)
+                    thaw_process(self.host.cgroups, self.pid)
             if not _wait_for_end(pidfd, 0):
                 raise Unavailable(f"delete container {self.id!r}: its init does not end", remedy="state D?")
         except ProcessLookupError:
@@ -838,7 +538,7 @@ class Container:
     @classmethod
     def load(cls, id: str, *, root: str = store.DEFAULT_ROOT, host: "Host | None" = None) -> "Container":
         """The container of that id; raises NotFound."""
-        return cls(root, store.read(root, id), host or _host())
+        return cls(root, store.read(root, id), host)
 
     @classmethod
     def list(cls, *, root: str = store.DEFAULT_ROOT) -> "list[Container]":
@@ -850,9 +550,6 @@ class Container:
             except NotFound:
                 continue  # deleted meanwhile
         return found
-
-
-_host = host
 
 
 def _wait_for_end(pidfd: int, milliseconds: int) -> bool:
@@ -875,47 +572,3 @@ def read_spec(bundle: str, file: str = "") -> "dict[str, Any]":
     if not isinstance(spec, dict):
         raise InvalidArgument(f"{path}: must be a JSON object")
     return spec
-
-
-def _rootfs(bundle: str, spec: "dict[str, Any]", mounts: "Sequence[tuple[str, str, Sequence[str]]]") -> str:
-    path = (spec.get("root") or {}).get("path") or ("rootfs" if mounts else "")
-    if not path:
-        raise InvalidArgument("root.path is missing")
-    full = path if path.startswith("/") else bundle + "/" + path
-    if not mounts and not os.path.isdir(full):
-        raise InvalidArgument(f"root.path {full}: no such directory")
-    # Where hooks run before the pivot it is attached at its path, and mounts are not moved onto links.
-    return os.path.realpath(full) if os.path.islink(full) else os.path.normpath(full)
-
-
-def _home(spec: "dict[str, Any]", uid: int, rootfs: str, mounts: "Sequence[tuple[str, str, Sequence[str]]]") -> str:
-    if has_home((spec.get("process") or {}).get("env") or ()):
-        return ""
-    return home(uid, rootfs, mounts)
-
-
-def _listen(directory: str) -> socket:
-    """The socket where the created container listens; bound by descriptor, for paths longer than 107 bytes."""
-    listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)
-    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-    try:
-        listener.bind(f"/proc/self/fd/{fd}/{store.SOCKET}")
-        listener.listen(1)
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.close(fd)
-    return listener
-
-
-def _after_start(plan: Plan) -> "tuple[int, dict[str, str]]":
-    """What the steps behind the start are for: whoever starts the container does not have the plan."""
-    total = len(plan.ops)
-    steps: dict[str, str] = {}
-    for index in range(total - 1, -1, -1):
-        op = plan.ops[index]
-        if isinstance(op, Await) and op.name == compile_hooks.START:
-            break
-        steps[str(index)] = plan.purpose(index)
-    return total, steps

@@ -21,6 +21,7 @@ from boxship.errors import BoxshipError, Internal, StepFailed, Unavailable
 
 from .plan import codec
 from .plan.ops import Await, Exec, FindProgram, Hook
+from .plan.reports import AWAITING, CLONED, FAILED, HANDLE, HOOK_ENDED, REFUSED, REPORT, TIMES, hook_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Run:
         """The executor closed its end while we were sending: raise what it reported before."""
         while True:
             kind, step, value = self._report()
-            if kind == codec.FAILED:
+            if kind == FAILED:
                 raise self._failed(step, value) from None
             if kind == 0:
                 self.abort()
@@ -220,9 +221,9 @@ class Run:
         """Follow the plan until ``pid`` is known. Raises StepFailed, with everything ended, when a step fails."""
         while not self.pid:
             kind, step, value = self._report()
-            if kind == codec.FAILED:
+            if kind == FAILED:
                 raise self._failed(step, value)
-            if kind == codec.AWAITING:
+            if kind == AWAITING:
                 self._arrived = step
             if kind == 0:
                 self.abort()
@@ -236,10 +237,10 @@ class Run:
         """
         while True:
             if self._arrived >= 0:
-                kind, step, value, self._arrived = codec.AWAITING, self._arrived, 0, -1
+                kind, step, value, self._arrived = AWAITING, self._arrived, 0, -1
             else:
                 kind, step, value = self._report()
-            if kind == codec.AWAITING:
+            if kind == AWAITING:
                 op = self._plan().ops[step]
                 if isinstance(op, Await) and op.name in self._passed:
                     continue
@@ -247,7 +248,7 @@ class Run:
                     self.abort()
                     raise Internal(f"the executor waits at step {step + 1}, not at {name!r}")
                 return
-            if kind == codec.FAILED:
+            if kind == FAILED:
                 raise self._failed(step, value)
             if kind == 0:
                 self.abort()
@@ -280,7 +281,7 @@ class Run:
             kind, step, value = self._report()
             if kind == 0:
                 break
-            if kind == codec.FAILED:
+            if kind == FAILED:
                 raise self._failed(step, value)
         self.close()
         if self._stage:
@@ -298,19 +299,19 @@ class Run:
                 continue  # said once, when it ended without reading all that we sent; its reports are still there
             if not data:
                 return 0, 0, 0
-            kind, step, value = codec.REPORT.unpack_from(data)
-            if kind == codec.CLONED:
+            kind, step, value = REPORT.unpack_from(data)
+            if kind == CLONED:
                 self.pid = value
-            elif kind == codec.HANDLE:
+            elif kind == HANDLE:
                 for _, _, rights in ancillary:
                     self.handle_received = int.from_bytes(rights[:4], "little")
-            elif kind == codec.TIMES:
-                size = codec.REPORT.size
+            elif kind == TIMES:
+                size = REPORT.size
                 self.times = list(memoryview(data)[size : size + (len(data) - size) // 8 * 8].cast("Q"))
                 self.times.append(value)
-            elif kind == codec.HOOK_ENDED:
-                self._hook = hook_ended(value, data[codec.REPORT.size :])
-            elif kind == codec.REFUSED:
+            elif kind == HOOK_ENDED:
+                self._hook = hook_ended(value, data[REPORT.size :])
+            elif kind == REFUSED:
                 self.abort()
                 raise Internal(
                     "the native executor refuses the plan: it was built from another vocabulary",
@@ -351,8 +352,8 @@ class Run:
                     data = self._socket.recv(65536)
                     if not data:
                         break
-                    kind, _, value = codec.REPORT.unpack_from(data)
-                    if kind == codec.CLONED:
+                    kind, _, value = REPORT.unpack_from(data)
+                    if kind == CLONED:
                         self.pid = value
             except OSError:
                 pass  # nothing more will be reported: the stage is reaped below
@@ -395,19 +396,6 @@ def _reap(pid: int) -> None:
         except OSError as error:
             if error.errno not in (EINTR, ECHILD):
                 raise
-
-
-def hook_ended(status: int, said: bytes) -> str:
-    """How a hook failed, in words; ``said`` is the start of its standard error."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        text = f"exit code {code}"
-    else:
-        from signal import strsignal
-
-        text = f"killed by signal {-code}: {(strsignal(-code) or '').lower()}"
-    words = said.decode("utf-8", "replace").strip()
-    return f"{text}, stderr: {words}" if words else text
 
 
 def failure(plan: "Plan", step: int, number: int, *, hook: str = "") -> BoxshipError:

@@ -16,6 +16,7 @@ from boxship.linux.files import open_in_root
 from boxship.linux.libc import attach_mount, detach_mount
 from boxship.oci import cold_json
 
+from . import making
 from . import state as store
 from .container import Container
 from .criu import (
@@ -63,9 +64,9 @@ def restore(
     if not os.path.isdir(criu.images):
         raise NotFound(f"--image-path {criu.images}: no such directory")
     pipes = _read_descriptors(criu.images)
-    container = Container.claim(id, bundle, root=root, spec=spec, keep_spec=keep_spec)
+    container = making.claim(id, bundle, root=root, spec=spec, keep_spec=keep_spec)
     try:
-        container.begin_restore()
+        making.begin_restore(container)
         _Restore(container, criu, pipes, streams, cgroup_manager).run()
     except BaseException:
         container.undo()
@@ -170,7 +171,7 @@ class _Restore:
         Gives (controllers, path) of each for criu. A process is moved here, and waited for: it is criu, not ours.
         """
         container = self.container
-        manager = container.make_cgroups(self.cgroup_manager, pid)
+        manager = making.make_cgroups(container, self.cgroup_manager, pid)
         for directory in dict.fromkeys(manager.paths.values()):
             with open(directory + "/cgroup.procs", "w") as f:
                 f.write(str(pid))
@@ -187,9 +188,9 @@ class _Restore:
         for handle in handles:
             os.close(handle)
         if notify.script == "setup-namespaces":
-            container.restoring(notify.pid or 0)
+            making.restoring(container, notify.pid or 0)
         elif notify.script == "post-restore":
-            container.restored(notify.pid or 0)
+            making.restored(container, notify.pid or 0)
 
 
 @contextmanager

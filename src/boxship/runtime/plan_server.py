@@ -85,6 +85,8 @@ def warm_up() -> None:
         for name in sorted(os.listdir(f"{root}/{package}")):
             if name.endswith(".py"):
                 __import__(f"boxship.libcontainer.{package}.{name[:-3]}")
+    for name in ("container", "execute", "hooks", "making"):
+        __import__(f"boxship.libcontainer.{name}")
     for verb in sorted(worker.WARM):
         main._handler(verb)
     gc.collect()

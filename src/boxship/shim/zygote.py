@@ -191,7 +191,7 @@ def preload(directory: str) -> None:
     """
     import json  # noqa: F401  shims parse config.json
 
-    from boxship.libcontainer.container import Container  # noqa: F401  loads all that a create needs
+    from boxship.libcontainer import execute, making  # noqa: F401  load all that a create and an exec need
     from boxship.libcontainer.host import host
 
     host()  # the facts of this host, cached

@@ -17,11 +17,8 @@ from .ops import FINGERPRINT, MAX_FIELDS, OPS, Op
 
 HEADER = Struct("<QIHH")  # fingerprint, size in bytes, number of operations, flags
 RECORD = Struct(f"<HHHH{MAX_FIELDS}q")  # number, two tolerated errnos, nothing, the fields
-REPORT = Struct("<IIq")  # kind, step (from 0), value
 
 FLAG_TRACE, FLAG_LAST = 1, 2
-
-FAILED, CLONED, AWAITING, HANDLE, TIMES, REFUSED, HOOK_ENDED = range(1, 8)
 
 
 def encode(plan: "list[Op]", *, trace: bool = False, last: bool = True) -> bytes:

@@ -1,0 +1,111 @@
+"""One more process in a container that runs."""
+
+import os
+
+from boxship.errors import FailedPrecondition
+from boxship.linux.abi.process import NAMESPACES
+
+from .compile import Plan, Request, compile_exec
+from .compile.process import SECCOMP_AGENT
+from .container import CREATED, PAUSED, RUNNING, Container
+from .executor import Run
+from .idmap import host_id
+from .making import home_of, to_seccomp_agent
+from .plan.ops import Await
+from .process import Process, Stdio, Terminal, stdio_owners
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def execute(
+    container: Container,
+    process: "dict[str, Any]",
+    *,
+    stdio: "Stdio | Terminal",
+    preserve_fds: int,
+    sub_cgroups: "dict[str, str] | None",
+    ignore_paused: bool,
+    trace: bool,
+) -> Process:
+    """`Container.exec`, which has the words."""
+    status = container.status()
+    if status not in (RUNNING, CREATED) and not (status == PAUSED and ignore_paused):
+        remedy = "resume it first, or use --ignore-paused" if status == PAUSED else ""
+        raise FailedPrecondition(f"cannot exec in a {status} container ({container.id!r})", remedy=remedy)
+    spec = container.spec
+    linux = spec.get("linux") or {}
+    own = spec.get("process") or {}
+    process = {
+        **process,
+        "capabilities": process.get("capabilities") or own.get("capabilities"),
+        "noNewPrivileges": process.get("noNewPrivileges", own.get("noNewPrivileges")),
+    }
+    flags = 0
+    for namespace in linux.get("namespaces") or ():
+        flags |= NAMESPACES[namespace["type"]]
+    if container._record.get("own_time"):
+        flags |= NAMESPACES["time"]
+    manager = container.cgroups
+    tasks = manager.tasks_files(sub_cgroups)
+    request = Request(
+        {"process": process, "linux": linux},
+        id=container.id,
+        tasks=len(tasks),
+        cgroup=manager.exec_directory(container.pid, sub_cgroups),
+        preserve_fds=preserve_fds,
+        cache=container.root + "/.seccomp",
+    )
+    uid = (process.get("user") or {}).get("uid", 0)
+    triple = (-1, -1, -1)
+    if isinstance(stdio, Terminal):
+        request.terminal, request.relayed = True, stdio.relayed
+        request.columns, request.rows = stdio.width, stdio.height
+    else:
+        triple = stdio.triple()
+        request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
+    plan = compile_exec(
+        request,
+        container.host,
+        namespaces_flags=flags,
+        home=home_of({"process": process}, uid, f"/proc/{container.pid}/root", ()),
+    )
+    handles = [container._pidfd()]
+    try:
+        handles += [os.dup(fd) for fd in range(3, 3 + preserve_fds)]
+        handles += (os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in tasks)
+        run = Run(stdio=triple, trace=trace)
+        try:
+            run.extend(plan, handles)
+        except BaseException:
+            run.abort()
+            raise
+    finally:
+        for handle in handles:
+            os.close(handle)
+    if (linux.get("seccomp") or {}).get("listenerPath"):
+        _meet_seccomp_agent(container, run, plan, status)
+    if container._record.get("rdt"):
+        from . import rdt
+
+        run.until_cloned()
+        rdt.enter(container._record["rdt"], run.pid)
+    run.finish()
+    container.times, container.plan = run.times, plan
+    started = Process(run.pid, run.handle_received)
+    container._processes.append(started)
+    return started
+
+
+def _meet_seccomp_agent(container: Container, run: Run, plan: Plan, status: str) -> None:
+    """The meeting point of an exec whose filter has a listener."""
+    if not any(isinstance(op, Await) and op.name == SECCOMP_AGENT for op in plan.ops):
+        return
+    try:
+        run.until_cloned()
+        run.until(SECCOMP_AGENT)
+        to_seccomp_agent(container, run, status)
+    except BaseException:
+        run.abort()
+        raise
