@@ -55,7 +55,7 @@ for directory in proc sys dev tmp run var/tmp root; do /bin/busybox mkdir -p $di
 for directory in tmp run dev/shm; do /bin/busybox mount -t tmpfs tmpfs $directory; done
 /bin/busybox chmod 1777 tmp dev/shm
 /bin/busybox ln -sf /proc/self/fd dev/fd
-/bin/busybox mount -t cgroup2 cgroup2 sys/fs/cgroup
+/bin/busybox grep -q cgroup_no_v1 proc/cmdline && /bin/busybox mount -t cgroup2 cgroup2 sys/fs/cgroup
 /bin/busybox ifconfig lo 127.0.0.1 up
 /bin/busybox hostname boxship-vm
 /bin/busybox cp /command /bin/busybox run/
@@ -179,10 +179,12 @@ def run(
     memory: int = MEGABYTES,
     kernel_options: str = "",
     systemd: bool = False,
+    hybrid: bool = False,
 ) -> int:
     """Run ``command`` in a fresh machine, its output on ours; its exit code, or 125 when the machine failed.
 
-    With ``systemd`` that is process 1 there, and the command one of its services.
+    With ``systemd`` that is process 1 there, and the command one of its services; with ``hybrid`` too it mounts v1
+    hierarchies, and v2 beside them.
 
     Raises MachineError when there can be no machine here.
     """
@@ -194,7 +196,8 @@ def run(
     words = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
     script = f"cd {shlex.quote(str(CHECKOUT))} && /usr/bin/env -i {words} {shlex.join(command)}\n"
     script += f'echo "{MARK} $?"\n/run/busybox poweroff -f\n'
-    append = f"console=ttyS0 quiet loglevel=3 panic=-1 cgroup_no_v1=all swapaccount=1 {kernel_options}".strip()
+    cgroups = "systemd.unified_cgroup_hierarchy=0" if hybrid else "cgroup_no_v1=all"
+    append = f"console=ttyS0 quiet loglevel=3 panic=-1 swapaccount=1 {cgroups} {kernel_options}".strip()
     accelerator = os.environ.get("BOXSHIP_VM_ACCELERATOR", "tcg,thread=multi")
     with tempfile.TemporaryDirectory() as directory:
         archive = Path(directory, "initramfs")
@@ -243,6 +246,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=1800, help="seconds until it is given up")
     parser.add_argument("--memory", type=int, default=MEGABYTES, help="megabytes")
     parser.add_argument("--kernel-options", default="", help="added to the kernel's command line")
+    parser.add_argument("--hybrid", action="store_true", help="with --systemd: cgroup v1 hierarchies, v2 beside them")
     parser.add_argument("--systemd", action="store_true", help="run it as a service of systemd")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
@@ -252,7 +256,8 @@ def main() -> int:
             timeout=arguments.timeout,
             memory=arguments.memory,
             kernel_options=arguments.kernel_options,
-            systemd=arguments.systemd,
+            systemd=arguments.systemd or arguments.hybrid,
+            hybrid=arguments.hybrid,
         )
     except MachineError as error:
         print(f"no virtual machine: {error}", file=sys.stderr)
