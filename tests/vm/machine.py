@@ -56,12 +56,13 @@ for directory in tmp run dev/shm; do /bin/busybox mount -t tmpfs tmpfs $director
 /bin/busybox chmod 1777 tmp dev/shm
 /bin/busybox ln -sf /proc/self/fd dev/fd
 /bin/busybox grep -q cgroup_no_v1 proc/cmdline && /bin/busybox mount -t cgroup2 cgroup2 sys/fs/cgroup
+/bin/busybox rm -f .dockerenv # else systemd takes itself for a container, and does not read the kernel's options
 /bin/busybox ifconfig lo 127.0.0.1 up
 /bin/busybox hostname boxship-vm
 /bin/busybox cp /command /bin/busybox run/
 # Not chroot: nobody who is in one may make a user namespace, and setns would lead back to where we are now.
 if [ -e /service ]; then
-    /bin/busybox umount sys/fs/cgroup
+    /bin/busybox umount sys/fs/cgroup 2>/dev/null
     /bin/busybox mkdir -p run/systemd/system
     /bin/busybox cp /service run/systemd/system/boxship-test.service
     exec /bin/busybox switch_root /root /lib/systemd/systemd --unit=boxship-test.service --show-status=no
