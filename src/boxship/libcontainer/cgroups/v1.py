@@ -4,7 +4,7 @@ import os
 
 from boxship.errors import InvalidArgument
 
-from . import cpu, devices, freezer, io, memory, pids, tree
+from . import cpu, devices, freezer, memory, pids, tree
 from .manager import BaseManager, Stats, sub_group
 
 TYPE_CHECKING = False
@@ -61,12 +61,11 @@ class V1Manager(BaseManager):
                 "invalid configuration: linux.resources.unified is for cgroup v2, and this host has v1",
                 remedy="use memory, cpu, pids, blockIO",
             )
-        writes = (
-            memory.v1(resources, self._text)
-            + cpu.v1(resources, self._text)
-            + pids.writes(resources, self._text)
-            + io.v1(resources, self._text)
-        )
+        writes = memory.v1(resources, self._text) + cpu.v1(resources, self._text) + pids.writes(resources, self._text)
+        if resources.get("blockIO"):
+            from . import io
+
+            writes += io.v1(resources, self._text)
         if resources.get("hugepageLimits"):
             from . import hugetlb
 
@@ -147,6 +146,8 @@ class V1Manager(BaseManager):
 
     def stats(self, whole: bool = False) -> Stats:
         read = self._text
+        from . import io
+
         stats = Stats(cpu.stats_v1(read, whole), memory.stats_v1(read, whole), pids.stats(read), io.stats_v1(read))
         if whole:
             from . import cpuset, hugetlb, rdma

@@ -5,7 +5,7 @@ lifecycle.
 Passes decide everything; the executor only carries out.
 """
 
-from . import affinity, cgroup_mounts, devices, hooks, masks, mounts, namespaces, process, rootfs, scheduling
+from . import affinity, cgroup_mounts, devices, hooks, masks, mounts, namespaces, process, rootfs
 from .context import Context, Plan, Request
 
 TYPE_CHECKING = False
@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from boxship.libcontainer.host import Host
+
+SCHEDULING = ("scheduler", "ioPriority")
+
+
+def _scheduling(c: Context) -> None:
+    """What few ask for is loaded when one does."""
+    if any(c.process.get(key) for key in SCHEDULING) or "personality" in c.linux or "memoryPolicy" in c.linux:
+        from .scheduling import scheduling
+
+        scheduling(c)
+
 
 __all__ = ["Context", "Plan", "Request", "compile_exec", "compile_spec"]
 
@@ -80,7 +91,7 @@ def compile_spec(
     mounts.read_only(c)
     rootfs.read_only(c)
     process.session_keyring(c)
-    scheduling.scheduling(c)
+    _scheduling(c)
     process.security_labels(c)
     process.credentials(c)
     process.find_program(c)
@@ -115,7 +126,7 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     namespaces.enter_container(c, namespaces_flags)
     affinity.in_cgroups(c)
     process.session_keyring(c)
-    scheduling.scheduling(c)
+    _scheduling(c)
     devices.exec_terminal(c)
     process.security_labels(c)
     process.credentials(c)
