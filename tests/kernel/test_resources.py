@@ -151,6 +151,25 @@ def test_a_group_that_has_processes_or_is_frozen_is_refused(bundle: Bundle, layo
     assert Container.list(root=bundle.root) == []
 
 
+def test_a_frozen_group_of_the_freezer_alone_is_refused(bundle: Bundle, layout: Layout) -> None:
+    """The other hierarchies have no such group yet: a container once stopped in it for ever, before it was one."""
+    if "freezer" not in layout.v1:
+        pytest.skip("needs cgroup v1")
+    path = f"/boxship/test-frozen-{os.getpid()}"
+    group = Path(layout.v1["freezer"] + path)
+    group.mkdir(parents=True)
+    (group / "freezer.state").write_text("FROZEN")
+    bundle.spec["linux"]["cgroupsPath"] = path
+    try:
+        with pytest.raises(FailedPrecondition, match="container's cgroup unexpectedly frozen"):
+            bundle.create("sleep", "100")
+    finally:
+        if group.exists():
+            (group / "freezer.state").write_text("THAWED")
+            group.rmdir()
+    assert Container.list(root=bundle.root) == []
+
+
 def test_an_exec_goes_where_it_is_told_to(bundle: Bundle, layout: Layout) -> None:
     container = bundle.create("sleep", "100")
     container.start()

@@ -108,12 +108,13 @@ class BaseManager:
         Raises AlreadyExists, FailedPrecondition.
         """
         main = self._main()
-        if not main or not os.path.isdir(main):
-            return
+        # On v1 the freezer's group may be there alone; the first process would stop in it for ever.
         if self.frozen():
             raise FailedPrecondition(
                 f"container's cgroup unexpectedly frozen: {main}", remedy="thaw it, or choose another cgroupsPath"
             )
+        if not main or not os.path.isdir(main):
+            return
         found = self.procs()
         if found:
             raise AlreadyExists(
