@@ -84,6 +84,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Cri, P
         process.wait(20)
         for zygote in _processes_of(root):
             os.kill(zygote, signal.SIGKILL)
+        for group in Path("/sys/fs/cgroup").glob(f"*/boxship-cri-{os.getpid()}"):
+            group.rmdir()  # the pods' parent; theirs are gone
         shutil.rmtree(root, ignore_errors=True)
 
 
