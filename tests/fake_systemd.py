@@ -39,7 +39,7 @@ CONFIG = """\
 class FakeSystemd:
     """The service. ``calls`` are (method, arguments) in order; ``roots`` are the directories that scopes are made in.
 
-    ``fail`` maps a method to the D-Bus error that it answers with, once.
+    ``fail`` maps a method to the D-Bus error that it answers with once, ``always_fail`` every time.
     """
 
     def __init__(self, socket: str, roots: list[str], version: str = "252.38-1~deb12u1") -> None:
@@ -47,6 +47,7 @@ class FakeSystemd:
         self.roots = roots
         self.version = version
         self.fail: dict[str, str] = {}
+        self.always_fail: dict[str, str] = {}
         self.result = "done"
         self._jobs = 0
         self._bus = dbus.Bus([socket], timeout=60)
@@ -91,7 +92,7 @@ class FakeSystemd:
         member = str(call.fields["member"])
         self.calls.append((member, call.body))
         to = {"destination": call.fields["sender"], "reply_to": call.serial}
-        error = self.fail.pop(member, "")
+        error = self.fail.pop(member, "") or self.always_fail.get(member, "")
         if error:
             self._send(dbus.ERROR, "s", "as the test wants it", error=error, **to)
             return

@@ -52,6 +52,9 @@ def test_a_scope_with_limits(bundle: Bundle) -> None:
     assert f"{group}\n" in Path(f"/proc/{container.pid}/cgroup").read_text()
     unified = [*container.cgroups.paths] == [""]
     limit, low = ("MemoryMax", "MemoryLow") if unified else ("MemoryLimit", "MemoryLow")
+    if not unified:
+        lines = Path(f"/proc/{container.pid}/cgroup").read_text().splitlines()
+        assert [line for line in lines if not line.endswith(group)] == []  # also those that systemd does not know
     names = (limit, low, "TasksMax", "CPUQuotaPerSecUSec", "AllowedCPUs", "Delegate", "CollectMode")
     reservation = str(32 * M) if unified else "0"  # v1's soft limit is no property
     expected = [str(64 * M), reservation, "55", "200ms", "0", "yes", "inactive-or-failed"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from boxship.errors import FailedPrecondition, InvalidArgument, Unavailable
+from boxship.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unavailable
 from boxship.libcontainer import cgroups
 from boxship.libcontainer.cgroups import systemd
 from boxship.libcontainer.cgroups.dbus import CallFailed
@@ -64,7 +64,13 @@ def test_a_scope_is_started_with_the_process_in_it(host: Host) -> None:
         "TasksAccounting": True,
         "DefaultDependencies": False,
         "TimeoutStopUSec": 7_000_000,
-    }
+        "DevicePolicy": "strict",
+        "DeviceAllow": [
+            ("char-*", "m"), ("block-*", "m"), ("/dev/char/1:3", "rwm"), ("/dev/char/1:8", "rwm"),
+            ("/dev/char/1:7", "rwm"), ("/dev/char/5:0", "rwm"), ("/dev/char/1:5", "rwm"), ("/dev/char/1:9", "rwm"),
+            ("char-136", "rwm"), ("/dev/char/5:2", "rwm"),
+        ],
+    }  # fmt: skip
 
 
 def test_limits_are_told_to_systemd_and_written(host: Host) -> None:
@@ -124,6 +130,15 @@ def test_a_unit_that_failed_before_is_reset_and_tried_again(host: Host) -> None:
     host.manager()
     methods = host.service.methods()
     assert methods[-3:] == ["StartTransientUnit", "ResetFailedUnit", "StartTransientUnit"]
+
+
+def test_a_unit_that_lives_is_another_container_s(host: Host) -> None:
+    first = host.manager()
+    with pytest.raises(AlreadyExists, match="cgroup is not empty"):
+        systemd.manager(host.layout, "web", "machine-test.slice:box:web", {}).claim()
+    host.service.always_fail["StartTransientUnit"] = "org.freedesktop.systemd1.UnitExists"
+    with pytest.raises(AlreadyExists, match=r"systemd unit box-web\.scope already exists"):
+        first.create_target(1)
 
 
 def test_a_job_that_fails_and_a_call_that_is_refused(host: Host) -> None:

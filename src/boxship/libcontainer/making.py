@@ -8,7 +8,7 @@ The executor is spawned first of all and works on the first segment of the plan 
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 
-from boxship.errors import InvalidArgument
+from boxship.errors import AlreadyExists, InvalidArgument
 from boxship.libcontainer import cgroups, validate
 from boxship.libcontainer import state as store
 
@@ -146,7 +146,7 @@ def _make(
     if request.cgroup or manager.unit:
         # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
         _record_cgroups(container, manager, directory)
-        complete = manager.create_target(run.stage)
+        complete = _create_target(container, manager, run.stage)
     if complete:
         owner = cgroup_owner(spec)
         if owner:
@@ -329,6 +329,15 @@ def home_of(spec: "dict[str, Any]", uid: int, rootfs: str, mounts: "Sequence[tup
     return home(uid, rootfs, mounts)
 
 
+def _create_target(container: Container, manager: "Manager", pid: int) -> bool:
+    try:
+        return manager.create_target(pid)
+    except AlreadyExists:
+        # It is another container's: undoing ours must not end that.
+        container._groups, container._record["cgroups"] = None, {}
+        raise
+
+
 # ── For the restoration of a checkpoint (restore.py), which makes the processes in another way ──
 
 
@@ -344,7 +353,7 @@ def make_cgroups(container: Container, kind: str, pid: int) -> "Manager":
     manager = _manager(container, container.spec, kind)
     manager.claim()
     _record_cgroups(container, manager, container.directory)
-    if not manager.create_target(pid):
+    if not _create_target(container, manager, pid):
         manager.create()
     return manager
 

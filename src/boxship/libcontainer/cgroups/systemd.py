@@ -12,9 +12,10 @@ manager inside this one, which also does all the reading.
 
 import os
 
-from boxship.errors import BoxshipError, FailedPrecondition, Internal, InvalidArgument, Unavailable
+from boxship.errors import AlreadyExists, BoxshipError, FailedPrecondition, Internal, InvalidArgument, Unavailable
+from boxship.libcontainer.resources import for_cgroups
 
-from . import cpuset, dbus
+from . import cpuset, dbus, tree
 from .devices import ANY, Rules, rules
 from .layout import Layout
 from .writes import UNLIMITED, number, table
@@ -153,9 +154,12 @@ class SystemdManager:
     for at the start.
     """
 
-    def __init__(self, inner: "V1Manager | V2Manager", unit: "dict[str, Any]") -> None:
+    def __init__(
+        self, inner: "V1Manager | V2Manager", unit: "dict[str, Any]", first_rules: "Rules | None" = None
+    ) -> None:
         self.inner = inner
         self.unit = unit
+        self._first_rules = first_rules
         self._version = 0
 
     @property
@@ -201,7 +205,13 @@ class SystemdManager:
     # ── The manager's protocol ──
 
     def claim(self) -> None:
+        """In every hierarchy, as systemd may keep processes out of one of them."""
         self.inner.claim()
+        for directory in dict.fromkeys(self.inner.paths.values()):
+            if os.path.isdir(directory) and tree.processes(directory):
+                raise AlreadyExists(
+                    f"container's cgroup is not empty: {directory}", remedy="choose another cgroupsPath"
+                )
 
     def create_target(self, pid: int = 0) -> bool:
         """Start the scope with the process ``pid`` in it. Raises FailedPrecondition, Unavailable."""
@@ -219,7 +229,14 @@ class SystemdManager:
                     raise
                 # One that failed stays until somebody takes note of it.
                 self._reset_failed(bus)
-                result = self._job(bus, "StartTransientUnit", *arguments)
+                try:
+                    result = self._job(bus, "StartTransientUnit", *arguments)
+                except dbus.CallFailed as again:
+                    if not again.name.endswith(".UnitExists"):
+                        raise
+                    raise AlreadyExists(
+                        f"systemd unit {name} already exists", remedy="choose another cgroupsPath"
+                    ) from again
             if result != "done":
                 self._reset_failed(bus)
                 raise FailedPrecondition(f"create systemd unit {name}: got {result!r}", remedy="see journalctl -u")
@@ -244,6 +261,9 @@ class SystemdManager:
             properties.append((accounting, ("b", True)))
         properties.append(("DefaultDependencies", ("b", False)))
         properties += [(key, (signature, value)) for key, (signature, value) in self.unit["properties"]]
+        if self._first_rules is not None:
+            # On v1 a scope that gets its first device rule later has its processes moved, and not into itself.
+            properties += device_properties(self._first_rules, self.version(bus))
         # It can be said at the start only.
         policy = {"0": "continue", "1": "kill"}.get(self.unit.get("oom_group", ""))
         if policy and self.version(bus) >= OOM_POLICY_SINCE:
@@ -419,7 +439,9 @@ def manager(layout: Layout, id: str, path: str, spec: "dict[str, Any]") -> "Mana
     user = os.geteuid() != 0
     slice, name = split_path(id, path, user)
     parent = slice_path(slice)
-    unified = ((spec.get("linux") or {}).get("resources") or {}).get("unified")
+    linux = spec.get("linux") or {}
+    first = rules(for_cgroups(linux)["devices"])
+    unified = (linux.get("resources") or {}).get("unified")
     unit: dict[str, Any] = {
         "name": name,
         "slice": slice,
@@ -435,7 +457,7 @@ def manager(layout: Layout, id: str, path: str, spec: "dict[str, Any]") -> "Mana
         from .v2 import V2Manager
 
         path = "/".join(p for p in (layout.unified, parent, name) if p)
-        return SystemdManager(V2Manager({"": path}, layout.unified), unit)
+        return SystemdManager(V2Manager({"": path}, layout.unified), unit, first)
     if layout.mode == "none":
         raise FailedPrecondition("use the systemd cgroups manager: no cgroup hierarchy is mounted")
     if user:
@@ -443,4 +465,4 @@ def manager(layout: Layout, id: str, path: str, spec: "dict[str, Any]") -> "Mana
     from .v1 import V1Manager
 
     paths = {key: "/".join(p for p in (mount, parent, name) if p) for key, mount in layout.v1.items()}
-    return SystemdManager(V1Manager(paths), unit)
+    return SystemdManager(V1Manager(paths), unit, first)
