@@ -209,7 +209,7 @@ __attribute__((used, noreturn)) static void start(i64 *stack) {
         "  containerd     images and snapshots   which stacked my root file system and called\n"
         "  shim           my parent, over ttrpc  which outlives every daemon, keeps my log and called\n"
         "  libcontainer   the OCI runtime        which turned config.json into a plan of system calls for\n"
-        "  executor       7 KB without libc      which made the namespaces and mounts above, and then\n"
+        "  executor       C, without libc        which made the namespaces and mounts above, and then\n"
         "  execve(2)      became me.\n\n"
         "See it happen:      boxship trace -- run --rm hello\n"
         "See the plan:       boxship-runc explain BUNDLE\n");

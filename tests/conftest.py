@@ -5,9 +5,11 @@ With ``--strict-skips`` (``make test`` in CI) a skip whose reason is not in EXPE
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,17 @@ EXPECTED = (
     "no CRIU that works on this kernel",
     "another user may not read this installation",
 )
+
+
+# Cgroups above those of containers: a runtime leaves them for the next container, a test run does not.
+BEFORE = pytest.StashKey["set[Path]"]()
+PARENTS = ("boxship", "boxship-test", "default")
+
+
+def cgroup_parents() -> "set[Path]":
+    """The parents of containers' cgroups that there are now, in every hierarchy."""
+    root = Path("/sys/fs/cgroup")
+    return {path for name in PARENTS for path in (root / name, *root.glob(f"*/{name}")) if path.is_dir()}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,12 +61,16 @@ class _Skips:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[BEFORE] = cgroup_parents()
     if config.getoption("--strict-skips"):
         config.pluginmanager.register(_Skips(), "strict-skips")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    for path in cgroup_parents() - session.config.stash[BEFORE]:
+        with contextlib.suppress(OSError):  # not empty: somebody's container, or a leak that shall be seen
+            path.rmdir()
     plugin = session.config.pluginmanager.get_plugin("strict-skips")
     if plugin is not None and plugin.unexpected:
         print("\nskipped without being expected:\n  " + "\n  ".join(plugin.unexpected))

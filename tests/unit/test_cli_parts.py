@@ -236,6 +236,21 @@ def test_wrong_command_lines_exit_as_dockers(words: list[str], code: int, capsys
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(["build", "."], "build"), (["cp", "a:/b", "c"], "cp"), (["network", "create", "n"], "network create")],
+)
+def test_a_command_of_dockers_that_is_missing_is_not_called_unknown(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err.startswith(f"boxship: '{name}' is not there yet: ")
+
+
+def test_nothing_is_both_there_and_missing() -> None:
+    assert not cli.MISSING & {*cli.COMMANDS, *cli.GROUPS}
+
+
 SPANS = [
     {"layer": "boxship", "call": "run hello", "start": 0, "end": 100, "pid": 1},
     {"layer": "engine", "call": "POST /containers/create", "start": 10, "end": 40, "pid": 2},

@@ -80,6 +80,14 @@ GROUPS = {
     },
 }  # fmt: skip
 
+# docker's commands that are not there yet: each says so, where a misspelt one is unknown
+MISSING = frozenset(
+    {
+        "build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "export",
+        "manifest", "node", "plugin", "search", "secret", "service", "stack", "swarm", "trust", "update",
+    }
+)  # fmt: skip
+
 FLAGS = (
     Flag("host", "H", "list", "Daemon socket to connect to"),
     Flag("context", "c", "string", "Name of the context to use"),
@@ -108,6 +116,10 @@ def load(name: str) -> Command:
         module, _, attribute = GROUPED[name].partition(":")
         grouped: Command = getattr(import_module(f"boxship.cli.commands.{module}"), attribute)
         return grouped
+    if name in MISSING:
+        from .subcommands import not_there
+
+        raise UsageError(not_there(name), 1)
     if name not in COMMANDS:
         raise UsageError(f"unknown command: boxship {name}\n\nRun 'boxship --help' for more information", 1)
     command: Command = import_module(f"boxship.cli.commands.{COMMANDS[name][0]}").COMMAND

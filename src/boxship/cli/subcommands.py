@@ -5,9 +5,20 @@ from __future__ import annotations
 from .command import Command, Context
 from .flags import Parsed, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
-def group(name: str, help: str, commands: dict[str, Command], aliases: dict[str, str]) -> Command:
-    """A command whose first word chooses one of ``commands``."""
+
+def not_there(name: str) -> str:
+    """What is said of a command that docker has."""
+    return f"'{name}' is not there yet: boxship has no such command of docker's so far"
+
+
+def group(
+    name: str, help: str, commands: dict[str, Command], aliases: dict[str, str], missing: Collection[str] = ()
+) -> Command:
+    """A command whose first word chooses one of ``commands``; ``missing`` are those of docker's not there yet."""
 
     def do(context: Context, o: Parsed) -> int:
         word, *rest = o.args or [""]
@@ -18,6 +29,8 @@ def group(name: str, help: str, commands: dict[str, Command], aliases: dict[str,
             if word in ("", "--help", "-h"):
                 print(text)
                 return 0
+            if word in missing:
+                raise UsageError(not_there(f"{name} {word}"), 1)
             raise UsageError(f"'{word}' is not a command of {name}\n\n{text}", 1)
         if rest[:1] in (["--help"], ["-h"]):
             print(chosen.describe(f"boxship {name}"), end="")

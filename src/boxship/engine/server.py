@@ -23,6 +23,7 @@ from .http.tls import TlsProtocol
 from .routes.containers import ContainerRoutes
 from .routes.execs import ExecRoutes
 from .routes.images import ImageRoutes
+from .routes.missing import MissingRoutes
 from .routes.networks import NetworkRoutes
 from .routes.system import SystemRoutes
 from .routes.volumes import VolumeRoutes
@@ -39,7 +40,7 @@ SERVER_HEADER = "\r\n".join(
 
 def routes(engine: Engine) -> Iterable[list[Route]]:
     """Every route of the API, group by group."""
-    groups = (ContainerRoutes, ExecRoutes, ImageRoutes, VolumeRoutes, NetworkRoutes, SystemRoutes)
+    groups = (ContainerRoutes, ExecRoutes, ImageRoutes, VolumeRoutes, NetworkRoutes, SystemRoutes, MissingRoutes)
     return [group(engine).table() for group in groups]
 
 

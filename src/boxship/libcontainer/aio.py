@@ -17,7 +17,7 @@ import asyncio
 import os
 import signal as signals
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from boxship.errors import DeadlineExceeded, InvalidArgument
@@ -36,35 +36,32 @@ __all__ = ["DEVNULL", "INHERIT", "PIPE", "STDOUT", "Container", "Process", "Resu
 T = TypeVar("T")
 
 
-async def _readable(fd: int) -> None:
-    """Wait until a descriptor can be read."""
+async def _ready(fd: int, *, to_write: bool = False) -> None:
+    """Wait until a descriptor can be read, or written."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if to_write else (loop.add_reader, loop.remove_reader)
 
     def ready() -> None:
         if not future.done():
             future.set_result(None)
 
-    loop.add_reader(fd, ready)
+    add(fd, ready)
     try:
         await future
     finally:
-        loop.remove_reader(fd)
+        remove(fd)
 
 
-async def _writable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def ready() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    loop.add_writer(fd, ready)
-    try:
-        await future
-    finally:
-        loop.remove_writer(fd)
+async def _write_all(fd: int, data: bytes) -> None:
+    """Raises OSError when nobody reads it any more."""
+    os.set_blocking(fd, False)
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest[:65536]) :]
+        except BlockingIOError:
+            await _ready(fd, to_write=True)
 
 
 async def _finish(call: Callable[[], T]) -> T:
@@ -95,7 +92,7 @@ class _Handle:
             return int(self.sync.wait())
         try:
             async with asyncio.timeout(timeout):
-                await _readable(pidfd)
+                await _ready(pidfd)
         except TimeoutError as error:
             raise DeadlineExceeded(f"wait for process {self.pid}: it has not ended within {timeout:g} s") from error
         finally:
@@ -116,15 +113,8 @@ class _Handle:
     async def _send(self, stream: IO[bytes] | None, data: bytes) -> None:
         if stream is None:
             return
-        os.set_blocking(stream.fileno(), False)
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(stream.fileno(), rest[:65536]) :]
-            except BlockingIOError:
-                await _writable(stream.fileno())
-            except OSError:
-                break  # nobody reads it any more
+        with suppress(OSError):  # nobody reads it any more
+            await _write_all(stream.fileno(), data)
         if stream is self.sync.stdin:
             stream.close()
 
@@ -133,13 +123,7 @@ class _Handle:
         stream = self.sync.stdin or self.sync.terminal
         if stream is None:
             raise InvalidArgument("its standard input is no PIPE")
-        os.set_blocking(stream.fileno(), False)
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(stream.fileno(), rest[:65536]) :]
-            except BlockingIOError:
-                await _writable(stream.fileno())
+        await _write_all(stream.fileno(), data)
 
     def close_stdin(self) -> None:
         """End its standard input."""
@@ -172,7 +156,7 @@ async def _read_some(stream: IO[bytes]) -> bytes:
         try:
             return os.read(fd, 65536)
         except BlockingIOError:
-            await _readable(fd)
+            await _ready(fd)
         except OSError:
             return b""  # a terminal whose other side is closed
 

@@ -54,4 +54,6 @@ COMMANDS = {
     ),
 }  # fmt: skip
 
-COMMAND = group("network", "List and inspect networks", COMMANDS, {"list": "ls"})
+MISSING = ("connect", "create", "disconnect", "prune", "rm")
+
+COMMAND = group("network", "List and inspect networks", COMMANDS, {"list": "ls"}, MISSING)
