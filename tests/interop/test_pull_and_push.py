@@ -129,6 +129,8 @@ def test_a_registry_that_wants_a_name(engine: EngineProcess, guarded: Registry, 
 
     refused = docker("push", name, check=False)
     assert refused.returncode == 1
+    assert "unauthorized: authentication required" in refused.stderr
+    assert "pull access" not in refused.stderr
     wrong = docker("login", "-u", NAME, "--password-stdin", guarded.domain, input=b"wrong", check=False)
     assert wrong.returncode == 1
     assert "401" in wrong.stderr or "nauthorized" in wrong.stderr or "login attempt" in wrong.stderr

@@ -10,7 +10,7 @@ import base64
 import binascii
 import threading
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from boxship.image.registry.credentials import Credential
 
 HUB = "https://index.docker.io/v1/"
-T = TypeVar("T")
+Refused = Callable[[BoxshipError, references.Reference], BoxshipError]
 
 
 class Login(msgspec.Struct):
@@ -152,7 +152,7 @@ class Registries:
             head = await asyncio.to_thread(repository.head, tag)
         except BoxshipError as error:
             repository.close()
-            raise _access(error, reference) from error
+            raise _pull_refused(error, reference) from error
         if head is None:
             repository.close()
             raise NotFound(f"manifest for {reference.familiar} not found: manifest unknown: manifest unknown")
@@ -175,7 +175,7 @@ class Registries:
             finally:
                 lines.end()
 
-        async for document in self._run(lines, work, repository):
+        async for document in self._run(lines, work, repository, _pull_refused):
             yield document
         self._events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
 
@@ -206,12 +206,12 @@ class Registries:
             finally:
                 lines.end()
 
-        async for document in self._run(lines, work, repository):
+        async for document in self._run(lines, work, repository, _push_refused):
             yield document
         self._events.publish("image", "push", reference.familiar, {"name": reference.familiar_name})
 
     async def _run(
-        self, lines: Lines, work: Callable[[], Any], repository: Repository
+        self, lines: Lines, work: Callable[[], Any], repository: Repository, refused: Refused
     ) -> AsyncIterator[dict[str, Any]]:
         """The documents of a transfer, and its error as the last one; a client that goes away cancels it."""
         running = asyncio.ensure_future(work())
@@ -221,7 +221,7 @@ class Registries:
             try:
                 await running
             except BoxshipError as error:
-                told = _access(error, repository.reference)
+                told = refused(error, repository.reference)
                 yield {"errorDetail": {"message": str(told)}, "error": str(told)}
         finally:
             lines.stop.set()
@@ -255,20 +255,33 @@ class Registries:
                 index = oci.decode(oci.Index, data, f"index {descriptor.digest}")
                 offered = [msgspec.to_builtins(one.platform) for one in index.manifests or [] if one.platform]
         except BoxshipError as error:
-            raise _access(error, reference) from error
+            raise _pull_refused(error, reference) from error
         finally:
             repository.close()
         document = {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
         return {"Descriptor": document, "Platforms": offered}
 
 
-def _access(error: BoxshipError, reference: references.Reference) -> BoxshipError:
+def _pull_refused(error: BoxshipError, reference: references.Reference) -> BoxshipError:
     """A registry's refusal in dockerd's words, which clients look for."""
     if isinstance(error, (Unauthenticated, PermissionDenied)):
         return NotFound(
             f"pull access denied for {reference.familiar_name}, repository does not exist or may require "
             f"'docker login': {error.cause or 'denied'}"
         )
-    if isinstance(error, Cancelled):
-        return Cancelled("context canceled")
-    return error
+    return _told(error)
+
+
+def _push_refused(error: BoxshipError, reference: references.Reference) -> BoxshipError:
+    """As `_pull_refused`; dockerd tells the code of distribution-spec and the registry's own words."""
+    if isinstance(error, Unauthenticated):
+        said = error.cause or "authentication required"
+        return Unauthenticated(f"unauthorized: {said} ({reference.familiar_name})", remedy=error.remedy)
+    if isinstance(error, PermissionDenied):
+        said = error.cause or "requested access to the resource is denied"
+        return PermissionDenied(f"denied: {said} ({reference.familiar_name})")
+    return _told(error)
+
+
+def _told(error: BoxshipError) -> BoxshipError:
+    return Cancelled("context canceled") if isinstance(error, Cancelled) else error

@@ -16,7 +16,7 @@ from .compile import Plan, Request, compile_spec
 from .compile import hooks as compile_hooks
 from .compile.environment import has_home
 from .compile.home import home
-from .compile.namespaces import CGROUPS, IDS_MAPPED
+from .compile.namespaces import CGROUPS, IDS_MAPPED, NET_DEVICES
 from .compile.process import SECCOMP_AGENT
 from .container import CREATED, CREATING, OCI_VERSION, RUNNING, Container, read_spec
 from .executor import Run
@@ -221,7 +221,7 @@ def _meet(container: Container, name: str, run: Run, tasks: "list[str]") -> None
         for kind in ("prestart", "createRuntime"):
             container._run_hooks(kind, text)
         run.go(text)
-    elif name == "net-devices":
+    elif name == NET_DEVICES:
         from .netdevices import move
 
         move(spec["linux"]["netDevices"], run.pid)

@@ -39,7 +39,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-IDS_MAPPED, CGROUPS = "ids-mapped", "cgroups"
+# Meeting points of the executor with the creator (plan.ops.Await)
+IDS_MAPPED, CGROUPS, NET_DEVICES = "ids-mapped", "cgroups", "net-devices"
 
 
 def check(c: Context) -> None:

@@ -10,8 +10,8 @@ from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import Await, Netlink
 
 from .context import Context
+from .namespaces import NET_DEVICES
 
-NET_DEVICES = "net-devices"
 LONGEST_NAME = 15  # IFNAMSIZ without its NUL
 
 
