@@ -8,7 +8,6 @@ import pytest
 
 from boxship.api.engine.address import parse_address
 from boxship.cli import main as cli
-from boxship.cli.flags import Flag, UsageError, parse
 from boxship.cli.output import filters, human_size, human_size_binary, parse_size, short_size
 from boxship.cli.runflags import FLAGS, request
 from boxship.cli.streams import Demultiplexer, Detacher, key_codes
@@ -16,6 +15,7 @@ from boxship.cli.template import TemplateError
 from boxship.cli.template import parse as template
 from boxship.cli.timeline import as_html, as_text, union
 from boxship.errors import InvalidArgument
+from boxship.flags import Flag, UsageError, parse
 
 SOME = (
     Flag("interactive", "i", "bool"),

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from boxship.engine.http.protocol import Connection, Request, Response, json_response
-from boxship.engine.http.router import Router
+from boxship.engine.router import Router
 from boxship.errors import FailedPrecondition, NotFound
+from boxship.http.protocol import Connection, Request, Response, json_response
 
 Handler = Callable[[Request], Awaitable[Response | None]]
 

@@ -6,8 +6,7 @@ A command's module has a ``COMMAND``; modules are imported when their command is
 from __future__ import annotations
 
 from boxship.api.engine import Client
-
-from .flags import Flag, Parsed, UsageError, describe, parse
+from boxship.flags import Flag, Parsed, UsageError, describe, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

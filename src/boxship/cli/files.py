@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .flags import UsageError
+from boxship.flags import UsageError
 
 
 def cannot(verb: str, path: str, error: OSError) -> UsageError:

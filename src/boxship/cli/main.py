@@ -12,9 +12,9 @@ import sys
 from boxship.api.engine.address import find
 from boxship.api.engine.client import Client, EngineError
 from boxship.errors import BoxshipError, Unavailable
+from boxship.flags import Flag, UsageError, describe, parse
 
 from .command import Command, Context
-from .flags import Flag, UsageError, describe, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

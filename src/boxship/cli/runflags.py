@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 
 from boxship.errors import InvalidArgument
+from boxship.flags import Flag, UsageError
 
-from .flags import Flag, UsageError
 from .output import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .flags import Parsed
+    from boxship.flags import Parsed
 
 FLAGS = (
     Flag("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)"),

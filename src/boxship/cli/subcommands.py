@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from boxship.flags import Parsed, UsageError
+
 from .command import Command, Context
-from .flags import Parsed, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from boxship.api.containerd.namespaces import CreateNamespaceRequest, Namespace
 from boxship.api.containerd.tasks import CloseIORequest, ListPidsRequest
 from boxship.api.task.events import TaskExit, TaskOOM
 from boxship.errors import AlreadyExists, BoxshipError
+from boxship.http.protocol import Stream
 
 from . import spec
 from .attach import Wanted
@@ -20,7 +21,6 @@ from .config import NAMESPACE, EngineConfig
 from .create import Creator
 from .events import EventBus
 from .execs import Execs
-from .http.protocol import Stream
 from .images import Images
 from .lifecycle import Lifecycle
 from .live import Live

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from boxship.http.protocol import Stream
+
 from .detach import DetachWatcher, key_codes
-from .http.protocol import Stream
 from .stdio import STDERR, STDOUT, Client, Stdio, frame
 
 

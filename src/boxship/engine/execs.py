@@ -21,11 +21,11 @@ from boxship.api.containerd.tasks import (
 )
 from boxship.api.task.events import TaskExit
 from boxship.errors import AlreadyExists, BoxshipError, FailedPrecondition, InvalidArgument, NotFound
+from boxship.http.protocol import Stream
 from boxship.protobuf import Any
 
 from . import attach, rootview, spec
 from .config import EngineConfig
-from .http.protocol import Stream
 from .lifecycle import Lifecycle, exit_code_of
 from .live import Exec, Live
 from .models import words

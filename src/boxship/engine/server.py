@@ -14,12 +14,12 @@ from pathlib import Path
 
 from boxship import __version__, tracing
 from boxship.errors import AlreadyExists, BoxshipError, InvalidArgument, PermissionDenied
+from boxship.http.protocol import Connection, Request, Response
+from boxship.http.tls import TlsProtocol
 
 from .app import Engine
 from .config import EngineConfig
-from .http.protocol import Connection, Request, Response
-from .http.router import API_VERSION, Route, Router
-from .http.tls import TlsProtocol
+from .router import API_VERSION, Route, Router
 from .routes.containers import ContainerRoutes
 from .routes.execs import ExecRoutes
 from .routes.images import ImageRoutes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from boxship.errors import FailedPrecondition
+from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from .run import carry, exit_status
 
 FLAGS = (

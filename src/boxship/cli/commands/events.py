@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 
+from boxship.flags import Flag, Parsed
+
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..output import filters
 from ..template import parse
 from .logs import moment

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from boxship.api.engine.client import EngineError
+from boxship.flags import Flag, Parsed, UsageError
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed, UsageError
 from ..runflags import environment
 from ..streams import Session
 from ..terminal import Raw, is_terminal, size

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from boxship.api.engine.client import quote_path
+from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..output import local_time, print_list, short_id, short_size, since
 
 TYPE_CHECKING = False

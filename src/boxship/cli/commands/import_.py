@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from boxship.api.engine.client import EngineError
+from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
 from ..files import cannot
-from ..flags import Flag, Parsed
 
 FLAGS = (
     Flag("change", "c", "list", "Apply Dockerfile instruction to the created image"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from boxship.flags import Flag, Parsed
+
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..output import human_size_binary, print_documents
 
 FLAGS = (Flag("format", "f", "string", "Format output using a custom template"),)

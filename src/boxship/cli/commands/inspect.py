@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from boxship.api.engine.client import EngineError, quote_path
+from boxship.flags import Flag, Parsed, UsageError
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed, UsageError
 from ..output import print_documents
 from ..template import typed
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from boxship.flags import Flag, Parsed
+
 from ..command import Command, Context
 from ..each import each, post
-from ..flags import Flag, Parsed
 
 FLAGS = (Flag("signal", "s", "string", "Signal to send to the container"),)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from boxship.errors import InvalidArgument
+from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..terminal import is_terminal
 
 FLAGS = (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from boxship.api.engine.client import quote_path
+from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
 from ..each import each
-from ..flags import Flag, Parsed
 from ..output import filters, print_documents, print_list, short_id
 from ..subcommands import group
 

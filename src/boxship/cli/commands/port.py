@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from boxship.errors import NotFound
+from boxship.flags import Parsed
 
 from ..command import Command, Context
-from ..flags import Parsed
 
 
 def do(context: Context, o: Parsed) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from boxship.flags import Flag, Parsed
+
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..output import filters, local_time, print_list, short_id, short_size, since
 
 TYPE_CHECKING = False

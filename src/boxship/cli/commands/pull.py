@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from boxship.errors import InvalidArgument
+from boxship.flags import Flag, Parsed
 from boxship.oci import reference
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..registry import pull
 
 FLAGS = (

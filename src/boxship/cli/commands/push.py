@@ -6,10 +6,10 @@ import sys
 
 from boxship.api.engine.client import quote_path
 from boxship.errors import InvalidArgument
+from boxship.flags import Flag, Parsed
 from boxship.oci import reference
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..registry import authorisation, show
 
 FLAGS = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from boxship.api.engine.client import EngineError, quote_path
+from boxship.flags import Parsed
 
 from ..command import Command, Context
-from ..flags import Parsed
 
 
 def do(context: Context, o: Parsed) -> int:

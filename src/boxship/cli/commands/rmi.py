@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from boxship.api.engine.client import EngineError, quote_path
+from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
 from ..each import each
-from ..flags import Flag, Parsed
 
 FLAGS = (
     Flag("force", "f", "bool", "Force removal of the image"),

@@ -7,9 +7,9 @@ import sys
 
 from boxship.api.engine.client import EngineError, Hijacked, quote_path
 from boxship.errors import InvalidArgument
+from boxship.flags import Flag, Parsed, UsageError
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed, UsageError
 from ..registry import pull
 from ..runflags import FLAGS, request
 from ..streams import Session

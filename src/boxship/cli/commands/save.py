@@ -6,10 +6,10 @@ import os
 import sys
 
 from boxship.errors import InvalidArgument
+from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
 from ..files import cannot
-from ..flags import Flag, Parsed
 from ..terminal import is_terminal
 
 FLAGS = (

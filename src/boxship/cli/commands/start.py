@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sys import stderr
 
+from boxship.flags import Flag, Parsed, UsageError
+
 from ..command import Command, Context
 from ..each import each, post
-from ..flags import Flag, Parsed, UsageError
 from .run import carry, exit_status
 
 FLAGS = (

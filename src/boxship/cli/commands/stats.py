@@ -6,9 +6,9 @@ import sys
 import time
 
 from boxship.api.engine.client import EngineError
+from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..output import human_size, human_size_binary, print_list, short_id
 
 TYPE_CHECKING = False

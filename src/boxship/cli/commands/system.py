@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from boxship.flags import Flag, Parsed
+
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..output import filters, human_size, print_table
 from ..subcommands import group
 from .info import COMMAND as INFO

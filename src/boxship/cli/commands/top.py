@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from boxship.flags import Parsed
+
 from ..command import Command, Context
-from ..flags import Parsed
 from ..output import print_table
 
 

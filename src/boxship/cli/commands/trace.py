@@ -10,10 +10,10 @@ import time
 
 from boxship.api.engine.client import Client, EngineError
 from boxship.errors import InvalidArgument
+from boxship.flags import Flag, Parsed
 from boxship.tracing import TRACEPARENT
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..timeline import as_html, as_text
 
 TYPE_CHECKING = False

@@ -7,9 +7,9 @@ import platform
 
 from boxship import __version__
 from boxship.errors import Unavailable
+from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
-from ..flags import Flag, Parsed
 from ..output import print_documents
 
 TYPE_CHECKING = False

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from boxship.flags import Parsed
+
 from ..command import Command, Context
 from ..each import each
-from ..flags import Parsed
 
 
 def do(context: Context, o: Parsed) -> int:

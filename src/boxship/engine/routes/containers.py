@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument
+from boxship.http.protocol import Request, Response, json_response
 
 from .. import inspect, logs, models, parse, top
 from ..app import Engine
@@ -13,10 +14,9 @@ from ..attach import Wanted
 from ..clock import query_time
 from ..detach import key_codes
 from ..filters import parse_filters
-from ..http.protocol import Request, Response, json_response
-from ..http.router import Route, version_tuple
 from ..lifecycle import NotModified
 from ..live import Live
+from ..router import Route, version_tuple
 from ..stdio import STDERR, STDOUT
 
 PS_FILTERS = frozenset(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from boxship.http.protocol import Request, Response, Stream, json_response
+
 from .. import models
 from ..app import Engine
 from ..execs import ExecRequest
-from ..http.protocol import Request, Response, Stream, json_response
-from ..http.router import Route
+from ..router import Route
 from .containers import stream_type
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 
 from boxship.errors import InvalidArgument, Unimplemented
+from boxship.http.protocol import Request, Response, StreamResponse, encode_json, json_response
 from boxship.oci import reference as references
 
 from ..app import Engine
 from ..filters import parse_filters
-from ..http.protocol import Request, Response, StreamResponse, encode_json, json_response
-from ..http.router import Route
 from ..images import BUILT_IN
 from ..registries import login_of
+from ..router import Route
 
 LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})

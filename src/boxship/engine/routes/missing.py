@@ -10,10 +10,10 @@ A question that has a true answer gets it: this node is in no swarm, and has no 
 from __future__ import annotations
 
 from boxship.errors import NotFound, Unavailable, Unimplemented
+from boxship.http.protocol import Handler, Request, Response, json_response
 
 from ..app import Engine
-from ..http.protocol import Handler, Request, Response, json_response
-from ..http.router import Route
+from ..router import Route
 
 SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from boxship.http.protocol import Request, Response, json_response
+
 from ..app import Engine
 from ..filters import parse_filters
-from ..http.protocol import Request, Response, json_response
-from ..http.router import Route
+from ..router import Route
 
 LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 

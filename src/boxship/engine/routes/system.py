@@ -14,14 +14,14 @@ import msgspec
 
 from boxship import __version__
 from boxship.errors import InvalidArgument, NotFound
+from boxship.http.protocol import Request, Response, json_response
 
 from ..app import Engine
 from ..clock import now, query_time
 from ..filters import parse_filters
-from ..http.protocol import Request, Response, json_response
-from ..http.router import API_VERSION, MIN_API_VERSION, Route
 from ..inspect import summary
 from ..registries import Login
+from ..router import API_VERSION, MIN_API_VERSION, Route
 from ..volumes import usage
 
 EVENT_FILTERS = frozenset(

@@ -6,11 +6,12 @@ import asyncio
 
 import msgspec
 
+from boxship.http.protocol import Request, Response, json_response
+
 from .. import models
 from ..app import Engine
 from ..filters import parse_filters, truth
-from ..http.protocol import Request, Response, json_response
-from ..http.router import Route
+from ..router import Route
 
 LIST_FILTERS = frozenset({"dangling", "driver", "label", "name"})
 PRUNE_FILTERS = frozenset({"all", "label", "label!"})

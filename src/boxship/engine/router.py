@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable
 
 from boxship.errors import BoxshipError, InvalidArgument, NotFound
-
-from .protocol import Handler, Request, Response
+from boxship.http.protocol import Handler, Request, Response
 
 API_VERSION = "1.47"
 MIN_API_VERSION = "1.24"

@@ -31,7 +31,7 @@ from boxship.errors import BoxshipError, InvalidArgument
 
 from .status import status_of
 
-log = logging.getLogger("boxship.engine.http")
+log = logging.getLogger("boxship.http")
 
 MAX_HEAD = 64 * 1024  # a request line and headers longer than this are an attack or a mistake
 HIGH_WATER = 256 * 1024  # body bytes that wait for a handler before the socket is not read any more

@@ -13,7 +13,7 @@ import logging
 import ssl
 from typing import cast
 
-log = logging.getLogger("boxship.engine.http")
+log = logging.getLogger("boxship.http")
 
 CHUNK = 64 * 1024
 HANDSHAKE = 30.0  # seconds that a client has for it

@@ -1,0 +1,262 @@
+"""An OCI image layout as a directory (image-spec, image-layout.md): a content store with names.
+
+``oci-layout`` says the version, ``index.json`` the entry points, ``blobs/<algorithm>/<hex>`` the content. A *name* is
+the annotation ``org.opencontainers.image.ref.name`` of an entry of the index; several entries may share one, as
+the spec allows, and an entry may have none.
+
+A `Layout` is a `boxship.image.store.Store`, so whatever pulls, loads or saves works on it. Blobs and the index appear
+by rename; whoever changes the index holds the directory's lock (flock), so that two programs do not lose each other's
+names. Nothing but what the spec names is left in the directory.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import msgspec
+
+from boxship.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
+from boxship.image.compression import CHUNK, Reader
+from boxship.image.rooted import describe, fsync_directory
+from boxship.oci import digest as digests
+from boxship.oci import image as oci
+from boxship.oci.digest import Digest, Verifier
+
+VERSION = "1.0.0"
+LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+TEMPORARY = ".boxship-"
+"""How files that are not finished begin; `Layout.sweep` removes those that a crash left."""
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    image_layout_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the index: its ``name`` ("" when it has none), and the descriptor with its annotations."""
+
+    name: str
+    descriptor: oci.Descriptor
+
+
+def name_of(descriptor: oci.Descriptor) -> str:
+    return (descriptor.annotations or {}).get(oci.ANNOTATION_REF_NAME, "")
+
+
+class Layout:
+    """The layout in the directory ``path``, which must be one: raises NotFound, InvalidArgument (another version)."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            with open(os.path.join(path, "oci-layout"), "rb") as file:
+                data = file.read(oci.DOCUMENT_LIMIT + 1)
+        except FileNotFoundError:
+            raise NotFound(f"{path} is not an OCI image layout", cause="it has no oci-layout file") from None
+        except OSError as error:
+            raise describe(error, f"cannot open the image layout {path}") from error
+        version = oci.decode(_Version, data, f"{path}/oci-layout").image_layout_version
+        if version != VERSION:
+            raise InvalidArgument(f"{path}: image layout version {version!r} is not supported")
+
+    @classmethod
+    def create(cls, path: str) -> "Layout":
+        """Make an empty layout; the directory may exist when it is empty. Raises AlreadyExists."""
+        try:
+            os.makedirs(path, mode=0o755, exist_ok=True)
+            if os.listdir(path):
+                raise AlreadyExists(f"cannot make an image layout in {path}", cause="the directory is not empty")
+            os.makedirs(os.path.join(path, "blobs", "sha256"), mode=0o755)
+            _write_whole(os.path.join(path, "index.json"), oci.encode(oci.Index(2, [])))
+            _write_whole(os.path.join(path, "oci-layout"), LAYOUT_FILE)
+        except OSError as error:
+            raise describe(error, f"cannot make an image layout in {path}") from error
+        return cls(path)
+
+    @classmethod
+    def open_or_create(cls, path: str) -> "Layout":
+        return cls(path) if os.path.exists(os.path.join(path, "oci-layout")) else cls.create(path)
+
+    # ── Names ──
+
+    def index(self) -> oci.Index:
+        """Raises InvalidArgument (damaged), NotFound."""
+        try:
+            with open(os.path.join(self.path, "index.json"), "rb") as file:
+                data = file.read(oci.DOCUMENT_LIMIT + 1)
+        except FileNotFoundError:
+            raise NotFound(f"the image layout {self.path} has no index.json") from None
+        return oci.decode(oci.Index, data, f"{self.path}/index.json")
+
+    def entries(self) -> "list[Entry]":
+        return [Entry(name_of(one), one) for one in self.index().manifests or []]
+
+    def find(self, name: str) -> "list[oci.Descriptor]":
+        """The entries of that name, in the index's order; possibly none."""
+        return [entry.descriptor for entry in self.entries() if entry.name == name]
+
+    def change(self, edit: "Callable[[list[oci.Descriptor]], list[oci.Descriptor]]") -> None:
+        """Replace the index's entries by what ``edit`` makes of them, while nobody else can."""
+        with self._locked():
+            index = self.index()
+            entries = edit(list(index.manifests or []))
+            _write_whole(
+                os.path.join(self.path, "index.json"), oci.encode(msgspec.structs.replace(index, manifests=entries))
+            )
+
+    def tag(self, name: str, descriptor: oci.Descriptor) -> None:
+        """Let ``name`` mean ``descriptor`` and nothing else; ``""`` adds an entry without a name, once."""
+        annotations = {key: value for key, value in (descriptor.annotations or {}).items()}
+        annotations.pop(oci.ANNOTATION_REF_NAME, None)
+        if name:
+            annotations[oci.ANNOTATION_REF_NAME] = name
+        fresh = msgspec.structs.replace(descriptor, annotations=annotations or None)
+
+        def edit(entries: "list[oci.Descriptor]") -> "list[oci.Descriptor]":
+            if name:
+                kept = [one for one in entries if name_of(one) != name]
+            else:
+                kept = [one for one in entries if name_of(one) or one.digest != descriptor.digest]
+            return [*kept, fresh]
+
+        self.change(edit)
+
+    def untag(self, name: str) -> int:
+        """Remove the entries of that name; says how many there were. Their content stays until it is collected."""
+        removed = 0
+
+        def edit(entries: "list[oci.Descriptor]") -> "list[oci.Descriptor]":
+            nonlocal removed
+            kept = [one for one in entries if name_of(one) != name]
+            removed = len(entries) - len(kept)
+            return kept
+
+        self.change(edit)
+        return removed
+
+    # ── Content: a Store ──
+
+    def blob_path(self, digest: str) -> str:
+        algorithm, _, encoded = digests.parse(digest).partition(":")
+        return os.path.join(self.path, "blobs", algorithm, encoded)
+
+    def exists(self, digest: str) -> bool:
+        return os.path.exists(self.blob_path(digest))
+
+    def open(self, digest: str) -> BinaryIO:
+        """The blob, to be read and closed by the caller; raises NotFound. Nothing is verified here."""
+        try:
+            return open(self.blob_path(digest), "rb", buffering=0)
+        except FileNotFoundError:
+            raise NotFound(f"content {digest}: not found in {self.path}") from None
+
+    def read(self, digest: str) -> bytes:
+        """A document whole, verified; raises NotFound, DataLoss, InvalidArgument (too large for a document)."""
+        with self.open(digest) as blob:
+            data = blob.read(oci.DOCUMENT_LIMIT + 1)
+        if len(data) > oci.DOCUMENT_LIMIT:
+            raise InvalidArgument(f"content {digest} is larger than {oci.DOCUMENT_LIMIT} bytes")
+        found = digests.of(data, digests.algorithm(digests.parse(digest)))
+        if found != digest:
+            raise DataLoss(f"content {digest} in {self.path} has digest {found}")
+        return data
+
+    def add(self, source: "Reader | bytes", *, expected: str = "", size: int = -1) -> "tuple[Digest, bool]":
+        """Write a whole blob; says its digest and whether it is new. Raises DataLoss; then nothing is left."""
+        name = digests.parse(expected) if expected else None
+        verifier = Verifier(name, size, f"content {expected}" if expected else "content")
+        temporary = os.path.join(self.path, f"{TEMPORARY}{os.urandom(8).hex()}")
+        try:
+            with open(temporary, "xb", buffering=0) as file:
+                if isinstance(source, bytes):
+                    verifier.update(source)
+                    _write_all(file, source)
+                else:
+                    while data := source.read(CHUNK):
+                        verifier.update(data)
+                        _write_all(file, data)
+                digest = verifier.finish()
+                target = self.blob_path(digest)
+                if os.path.exists(target):
+                    os.unlink(temporary)
+                    return digest, False
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+            os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+            os.rename(temporary, target)
+            fsync_directory(os.path.dirname(target))
+            return digest, True
+        except BaseException as error:
+            try:
+                os.unlink(temporary)
+            except FileNotFoundError:
+                pass  # it was never made, or has become the blob
+            if isinstance(error, OSError):
+                raise describe(error, f"cannot write content to {self.path}") from error
+            raise
+
+    def delete(self, digest: str) -> None:
+        """Idempotent."""
+        try:
+            os.unlink(self.blob_path(digest))
+        except FileNotFoundError:
+            pass  # it is gone, which is what was asked for
+
+    def blobs(self) -> "Iterator[tuple[Digest, int]]":
+        """Every blob's digest and size; what is not named by a digest is passed over."""
+        root = os.path.join(self.path, "blobs")
+        for algorithm in sorted(os.listdir(root)):
+            for name in sorted(os.listdir(os.path.join(root, algorithm))):
+                try:
+                    digest = digests.parse(f"{algorithm}:{name}")
+                except InvalidArgument:
+                    continue
+                yield digest, os.stat(os.path.join(root, algorithm, name)).st_size
+
+    def sweep(self) -> "list[str]":
+        """Remove unfinished files that a crash left; says their names. Nobody else may be writing."""
+        left = [name for name in os.listdir(self.path) if name.startswith(TEMPORARY)]
+        for name in left:
+            os.unlink(os.path.join(self.path, name))
+        return left
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a network file system without locks
+                    raise
+            yield
+        finally:
+            os.close(fd)
+
+
+def _write_all(file: "BinaryIO", data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _write_whole(path: str, data: bytes) -> None:
+    temporary = os.path.join(os.path.dirname(path), f"{TEMPORARY}{os.urandom(8).hex()}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass  # it was never made
+        raise
+    fsync_directory(os.path.dirname(path))
