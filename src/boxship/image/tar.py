@@ -228,7 +228,7 @@ class TarReader:
     def _time(self, value: bytes) -> int:
         sign = -1 if value.startswith(b"-") else 1
         seconds, _, fraction = value.lstrip(b"-").partition(b".")
-        if not seconds.isdigit() or (fraction and not fraction.isdigit()):
+        if not seconds.isdigit() or len(seconds) > 20 or (fraction and not fraction.isdigit()):
             raise InvalidArgument(f"{self._what}: a PAX record's time is not a number")
         return sign * (int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0")))
 

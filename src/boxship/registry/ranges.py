@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+from boxship.http.headers import NUMBER_DIGITS, number
+
 from .errors import SpecError
 
 _READ = re.compile(r"bytes=(\d*)-(\d*)")
 _SENT = re.compile(r"(?:bytes )?(\d+)-(\d+)(?:/(?:\d+|\*))?")
-NUMBER_LIMIT = 19  # digits; what is longer is no offset of any file
 
 
 def wanted(header: str, size: int) -> tuple[int, int] | None:
@@ -18,7 +19,7 @@ def wanted(header: str, size: int) -> tuple[int, int] | None:
     Raises SpecError with 416 when no byte is in it.
     """
     match = _READ.fullmatch(header.strip())
-    if match is None or not (match[1] or match[2]) or max(len(match[1]), len(match[2])) > NUMBER_LIMIT:
+    if match is None or not (match[1] or match[2]) or max(len(match[1]), len(match[2])) > NUMBER_DIGITS:
         return None
     if not match[1]:  # the last so many
         count = min(int(match[2]), size)
@@ -43,10 +44,10 @@ def sent(header: str, length: str) -> tuple[int, int] | None:
     if not header:
         return None
     match = _SENT.fullmatch(header.strip())
-    if match is None or max(len(match[1]), len(match[2])) > NUMBER_LIMIT or int(match[2]) < int(match[1]):
+    if match is None or max(len(match[1]), len(match[2])) > NUMBER_DIGITS or int(match[2]) < int(match[1]):
         cause = "it must be FIRST-LAST, both included"
         raise SpecError("BLOB_UPLOAD_INVALID", f"invalid Content-Range {header!r}", cause=cause)
     first, count = int(match[1]), int(match[2]) - int(match[1]) + 1
-    if length.isdigit() and int(length) != count:
+    if number(length) not in (-1, count):
         raise SpecError("SIZE_INVALID", f"Content-Range {header!r} is of {count} bytes, Content-Length says {length}")
     return first, count

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 from urllib.parse import urlencode
 
+from boxship.http.headers import number
 from boxship.http.protocol import Request, Response, encode_json, json_response
 from boxship.image.content import Writer
 from boxship.oci import digest as digests
@@ -233,8 +234,7 @@ class Routes:
     async def _receive(self, request: Request, session: Session, count: int | None) -> None:
         """The body, as it comes. What the connection broke off stays, for the client to go on from."""
         writer, before = session.writer, session.offset
-        length = request.headers.get("content-length", "")
-        self._fits(before + (int(length) if length.isdigit() else 0))
+        self._fits(before + max(number(request.headers.get("content-length", "")), 0))
         waiting: list[bytes] = []
         size = 0
         async for part in request.body():
@@ -290,9 +290,8 @@ class Routes:
         return response
 
     async def _manifest_body(self, request: Request) -> bytes:
-        length = request.headers.get("content-length", "")
         too_large = SpecError("SIZE_INVALID", f"a manifest may have {MANIFEST_LIMIT} bytes", status=413)
-        if length.isdigit() and int(length) > MANIFEST_LIMIT:
+        if number(request.headers.get("content-length", "")) > MANIFEST_LIMIT:
             raise too_large
         data = bytearray()
         async for part in request.body():
@@ -325,9 +324,9 @@ class Routes:
     ) -> tuple[list[str], dict[str, str]]:
         """``n`` names after ``last``, and the Link to the next page when there is one (RFC 8288)."""
         text = request.query.get("n", "")
-        if text and not (text.isdigit() and len(text) < ranges.NUMBER_LIMIT):
+        wanted = min(number(text), PAGE) if text else PAGE
+        if wanted < 0:
             raise SpecError("UNSUPPORTED", f"n={text[:32]!r} is not a number of names", status=400)
-        wanted = min(int(text), PAGE) if text else PAGE
         found = await self._run(page, request.query.get("last", ""), wanted + 1)
         if len(found) <= wanted or not wanted:
             return found[:wanted], {}
