@@ -354,14 +354,14 @@ class Repository:
             return ask(chosen)
         wanted = endpoints(self.reference.domain, self._settings, capability)
         failure: BoxshipError | None = None
-        for number, endpoint in enumerate(wanted):
+        for place, endpoint in enumerate(wanted):
             session = self._sessions.get(endpoint.url)
             if session is None:
                 # A mirror is somebody else: it gets no credentials of the registry that it mirrors.
                 known = self._known if endpoint.own else (lambda: None)
                 token = self._token if endpoint.own else ""
                 session = self._sessions[endpoint.url] = Session(endpoint, known, registry_token=token)
-            last = number + 1 == len(wanted)
+            last = place + 1 == len(wanted)
             try:
                 answer = ask(session)
             except (Unavailable, NotFound, Unauthenticated) as error:
