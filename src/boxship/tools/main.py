@@ -79,9 +79,14 @@ def habit_of(called: str) -> Habit:
 
 
 def _umoci() -> "dict[str, tuple[str, str]]":
-    from boxship.tools import umoci
+    """umoci's verbs; none in an installation that leaves them out."""
+    from importlib import import_module
+    from importlib.util import find_spec
 
-    return umoci.VERBS
+    if find_spec("boxship.tools.umoci") is None:
+        return {}
+    verbs: dict[str, tuple[str, str]] = import_module("boxship.tools.umoci").VERBS
+    return verbs
 
 
 def main(arguments: Sequence[str] | None = None, called: str = "") -> int:

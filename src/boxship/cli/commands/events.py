@@ -9,7 +9,7 @@ from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
 from ..output import filters
-from ..template import parse
+from boxship.template import parse
 from .logs import moment
 
 FLAGS = (

@@ -9,7 +9,7 @@ from boxship.flags import Flag, Parsed, UsageError
 
 from ..command import Command, Context
 from ..output import print_documents
-from ..template import typed
+from boxship.template import typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
