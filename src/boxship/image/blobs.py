@@ -21,7 +21,7 @@ from boxship.oci.digest import VerifyingReader
 GZIP = 16 + zlib.MAX_WBITS
 ISAL_LEVEL = 3
 ZSTD_LEVEL = 3
-LEVELS: "dict[str, range]" = {"gzip": range(0, 10), "zstd": range(1, 23)}
+LEVELS: "dict[str, range]" = {"gzip": range(10), "zstd": range(1, 23)}
 
 
 class _Compressor(Protocol):

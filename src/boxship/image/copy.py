@@ -8,7 +8,8 @@ Blobs go several at once, each streamed; memory does not grow with them. The fir
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 from boxship.errors import BoxshipError, Cancelled, DeadlineExceeded, InvalidArgument, NotFound, Unimplemented
@@ -16,7 +17,7 @@ from boxship.image import manifests
 from boxship.image.blobs import Change, Made, check_level
 from boxship.image.compression import Compression, Reader
 from boxship.image.manifests import Document, Format
-from boxship.image.transports.base import Access, Blob, Destination, ImageNotFound, Name, Source
+from boxship.image.transports.base import Access, Blob, Destination, Name, Source
 from boxship.image.trust.signatures import Signature
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
@@ -209,7 +210,7 @@ class _Copy:
         jobs = {(layer.digest, change): layer for layer, change in wanted if not self._stays(layer, change)}
         with _Pool(min(self._options.at_once, self._destination.at_once), self._stop) as pool:
             for (digest, change), layer in jobs.items():
-                pool.run(lambda l=layer, c=change, d=digest: done.__setitem__((d, c), self._layer(l, c)))
+                pool.run(partial(self._bring, done, digest, layer, change))
             pool.join()
         self._config(manifest.config)
         layers = [done.get((layer.digest, change), layer) for layer, change in wanted]
@@ -265,6 +266,11 @@ class _Copy:
                 return options.compression or "gzip"
         return "gzip" if now == "zstd" and format == "v2s2" else None
 
+    def _bring(
+        self, done: "dict[tuple[str, Change], oci.Descriptor]", digest: str, layer: oci.Descriptor, change: Change
+    ) -> None:
+        done[digest, change] = self._layer(layer, change)
+
     def _layer(self, layer: oci.Descriptor, change: Change) -> oci.Descriptor:
         if change.is_none:
             self._pass(layer, "blob")
@@ -297,7 +303,8 @@ class _Copy:
         options = self._options
         if not self._destination.takes_indexes:
             raise InvalidArgument(
-                f"{self._destination.name} takes one image, not an index", remedy="leave --all out, or choose oci: or dir:"
+                f"{self._destination.name} takes one image, not an index",
+                remedy="leave --all out, or choose oci: or dir:",
             )
         signatures = [] if options.remove_signatures else self._list_signatures()
         index = top.index()
@@ -345,7 +352,9 @@ def choose(index: Document, wanted: platforms.Platform) -> str:
     """The digest of an index's manifest for a platform. Raises ImageNotFound."""
     there = [one for one in index.index().manifests or [] if one.media_type in oci.MANIFEST_TYPES]
     offered = [
-        platforms.normalise(one.platform.os, one.platform.architecture, one.platform.variant) if one.platform else wanted
+        platforms.normalise(one.platform.os, one.platform.architecture, one.platform.variant)
+        if one.platform
+        else wanted
         for one in there
     ]
     best = platforms.best(wanted, offered)
@@ -381,7 +390,9 @@ def _described(layer: oci.Descriptor, found: oci.Descriptor, change: Change) -> 
     own: Format = "v2s2" if layer.media_type.startswith("application/vnd.docker.") else "oci"
     format: Format = own if (own, compression, foreign) in manifests.LAYER_MEDIA and change.seal is None else "oci"
     media = manifests.layer_media(format, compression, foreign)
-    annotations = {k: v for k, v in (layer.annotations or {}).items() if not k.startswith("org.opencontainers.image.enc.")}
+    annotations = {
+        k: v for k, v in (layer.annotations or {}).items() if not k.startswith("org.opencontainers.image.enc.")
+    }
     if change.open is None and layer.media_type.endswith(manifests.ENCRYPTED):
         media += manifests.ENCRYPTED
     if change.seal is not None:
@@ -456,5 +467,3 @@ class _Pool:
         # Whoever ran out of time does not wait for a peer that does not answer.
         patient = error is None or (isinstance(error, BoxshipError) and not isinstance(error, DeadlineExceeded))
         self._pool.shutdown(wait=patient, cancel_futures=True)
-
-

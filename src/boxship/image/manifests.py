@@ -1,8 +1,9 @@
 """Manifests as copy handles them: the bytes as they are, and the few edits that a copy can ask for.
 
-A `Document` is a manifest or an index with its media type; its digest is that of its bytes, so it is encoded anew only
-when something in it has to change (another format, other layers). Then it is edited as JSON, and fields that we do not
-know stay.
+A `Document` is a manifest or an index with its media type; its digest is that of its bytes, so it is encoded anew
+only
+when something in it has to change (another format, other layers). Then it is edited as JSON, and fields that we do
+not know stay.
 OCI and docker's schema 2 say the same with other media types (docker's registry documentation, "Image Manifest V 2,
 Schema 2"; image-spec, media-types.md, "Compatibility Matrix"); the config is the same document in both.
 """
@@ -106,7 +107,7 @@ def _base64url(text: str) -> bytes:
 
 def compression_of(media_type: str) -> "tuple[Compression, bool] | None":
     """What a layer's media type says: its compression, and whether it is foreign; None for no layer of an image."""
-    return _MEANING.get(media_type.removesuffix(ENCRYPTED))  # type: ignore[return-value]  # the table's own values
+    return _MEANING.get(media_type.removesuffix(ENCRYPTED))
 
 
 def layer_media(format: Format, compression: Compression, foreign: bool) -> str:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from boxship.image.compression import Compression
     from boxship.image.copy import Images, Options
-    from boxship.image.transports import Access
+    from boxship.image.manifests import Document
+    from boxship.image.transports import Access, Name
 
 # What copy and sync are both asked for.
 SHARED = (
@@ -66,13 +67,14 @@ def do(context: Context, o: Parsed) -> int:
     here, there = ends(context, o)
     options = wanted(context, o, here)
     told = report(o.quiet)
-    done = retrying(o, lambda: _copy(source, destination, here, there, options, told))
+    done = retrying(o, lambda: copied(source, destination, here, there, options, told))
     if o.digestfile:
         write_file(o.digestfile, done.digest.encode(), "the digest file")
     return 0
 
 
-def _copy(source: Any, destination: Any, here: Access, there: Access, options: Options, told: Any) -> Any:
+def copied(source: Name, destination: Name, here: Access, there: Access, options: Options, told: Any) -> Document:
+    """Open both ends and copy; gives what was written."""
     from boxship.image.copy import copy
     from boxship.image.transports import open_destination, open_source
 
@@ -144,7 +146,9 @@ def _images(o: Parsed) -> Images:
     if how and o.all:
         raise UsageError("Cannot use --all and --multi-arch flags together")
     if how and how not in IMAGES:
-        raise UsageError(f'unknown multi-arch option "{how}". Choose one of the supported options: {", ".join(IMAGES)}')
+        raise UsageError(
+            f'unknown multi-arch option "{how}". Choose one of the supported options: {", ".join(IMAGES)}'
+        )
     return "all" if o.all or how == "all" else "index-only" if how == "index-only" else "system"
 
 
@@ -211,8 +215,8 @@ def _judge(context: Context) -> Any:
 
 COMMAND = Command(
     "copy", "SOURCE-IMAGE DESTINATION-IMAGE",
-    'Copy an image; a name is TRANSPORT:DETAILS, with one of the transports boxship, containers-storage, dir, docker,\n'
-    "docker-archive, docker-daemon, oci, oci-archive.",
+    "Copy an image; a name is TRANSPORT:DETAILS, with one of the transports boxship, containers-storage,\n"
+    "dir, docker, docker-archive, docker-daemon, oci, oci-archive.",
     do, FLAGS, least=2, most=2,
     examples=(
         "copy docker://quay.io/skopeo/stable:latest docker://registry.example.com/skopeo:latest",

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-AUTHFILE = Flag("authfile", "", "string", "The auth file (default: $XDG_RUNTIME_DIR/containers/auth.json)", value="PATH")
+AUTHFILE = Flag(
+    "authfile", "", "string", "The auth file (default: $XDG_RUNTIME_DIR/containers/auth.json)", value="PATH"
+)
 RETRIES = (
     Flag("retry-times", "", "int", "Try so many times again when the other side is away", value="N"),
     Flag("retry-delay", "", "string", "Wait so long before it (default: 1s, 2s, 4s, ...)", value="DURATION"),
@@ -44,10 +46,16 @@ def end_flags(prefix: str = "", *, layouts: bool = True) -> tuple[Flag, ...]:
     ]
     if prefix:
         found.append(Flag(f"{prefix}authfile", "", "string", "The auth file for this end", value="PATH"))
-        found.append(Flag(_OTHER_CREDS[prefix], "", "string", f"The same as --{prefix}creds", value="USERNAME[:PASSWORD]"))
+        found.append(
+            Flag(_OTHER_CREDS[prefix], "", "string", f"The same as --{prefix}creds", value="USERNAME[:PASSWORD]")
+        )
     if layouts:
-        found.append(Flag(f"{prefix}daemon-host", "", "string", "The engine of docker-daemon: and boxship:", value="HOST"))
-        found.append(Flag(f"{prefix}shared-blob-dir", "", "string", "Where oci: layouts share blobs", value="DIRECTORY"))
+        found.append(
+            Flag(f"{prefix}daemon-host", "", "string", "The engine of docker-daemon: and boxship:", value="HOST")
+        )
+        found.append(
+            Flag(f"{prefix}shared-blob-dir", "", "string", "Where oci: layouts share blobs", value="DIRECTORY")
+        )
     return tuple(found)
 
 

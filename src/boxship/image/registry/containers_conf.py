@@ -26,7 +26,7 @@ class Address:
 
 
 def addresses(reference: Reference, path: str = "") -> "list[Address]":
-    """Where to pull ``reference`` from, mirrors first. Raises InvalidArgument (the file), FailedPrecondition (blocked)."""
+    """Where to pull it from, mirrors first; raises InvalidArgument (the file), FailedPrecondition (blocked)."""
     found = _find(reference, path)
     if found is None:
         return [Address(reference)]

@@ -11,8 +11,8 @@
     dir:PATH                             a directory of files named by their digests
     containers-storage:REFERENCE         podman's images, through podman
 
-`open_source` and `open_destination` give what `boxship.image.copy` moves images between; `base` says what they promise.
-A transport's module is imported when one of its names is opened.
+`open_source` and `open_destination` give what `boxship.image.copy` moves images between; `base` says what they
+promise. A transport's module is imported when one of its names is opened.
 """
 
 from __future__ import annotations

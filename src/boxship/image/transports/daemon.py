@@ -1,7 +1,8 @@
 """``docker-daemon:REFERENCE`` and ``boxship:REFERENCE``: the images of an engine, over its API.
 
 An engine gives and takes archives (``GET /images/get``, ``POST /images/load``), so the archive is made in a temporary
-file on the way. Both names mean the same API: the first asks docker's socket, the second ours, unless --daemon-host or
+file on the way. Both names mean the same API: the first asks docker's socket, the second ours, unless
+--daemon-host or
 DOCKER_HOST names another. A reference is a name with a tag, or an image's ID (``sha256:...``) to read.
 """
 
@@ -49,7 +50,11 @@ def _reference(details: str) -> str:
 
 
 def _client(name: Name, access: Access) -> Client:
-    host = access.daemon_host or os.environ.get("DOCKER_HOST", "") or (DOCKER if name.transport != "boxship" else DEFAULT)
+    host = (
+        access.daemon_host
+        or os.environ.get("DOCKER_HOST", "")
+        or (DOCKER if name.transport != "boxship" else DEFAULT)
+    )
     address: Address = parse_address(host)
     if address.kind == "tcp" and access.cert_dir:
         ca, certificate, key = (os.path.join(access.cert_dir, one) for one in ("ca.pem", "cert.pem", "key.pem"))

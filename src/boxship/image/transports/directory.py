@@ -15,7 +15,7 @@ from boxship.image.trust.signatures import Signature, from_bytes, to_bytes
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
 
-from .base import Access, Blob, FileBlob, ImageNotFound, Layers, Name, made, pass_on, unsupported, verifier_of
+from .base import Access, Blob, FileBlob, Layers, Name, made, pass_on, unsupported, verifier_of
 
 VERSION = b"Directory Transport Version: 1.1\n"
 _MARK = b"Directory Transport Version: "
@@ -104,7 +104,8 @@ class DirectoryDestination:
             if there:
                 if not self._is_ours():
                     raise FailedPrecondition(
-                        f"{self.name}: the directory is not empty, and is no image", remedy="name another, or empty it"
+                        f"{self.name}: the directory is not empty, and is no image",
+                        remedy="name another, or empty it",
                     )
                 for one in there:
                     path = os.path.join(self._directory, one)
@@ -144,7 +145,9 @@ class DirectoryDestination:
             except FileNotFoundError:
                 pass  # it was never made
             if isinstance(error, OSError):
-                raise FailedPrecondition(f"cannot write to {self.name}", cause=error.strerror or str(error)) from error
+                raise FailedPrecondition(
+                    f"cannot write to {self.name}", cause=error.strerror or str(error)
+                ) from error
             raise
         finally:
             blob.close()

@@ -1,8 +1,8 @@
 """``docker://HOST/PATH[:TAG|@DIGEST]``: a registry.
 
 Where it is and how it is spoken to is `boxship.image.registry`'s business, mirrors and other addresses come from
-``registries.conf``. Simple signatures are kept beside the registry (`boxship.image.trust.lookaside`), sigstore ones in
-it, as the manifest ``sha256-HEX.sig`` of cosign.
+``registries.conf``. Simple signatures are kept beside the registry (`boxship.image.trust.lookaside`), sigstore
+ones in it, as the manifest ``sha256-HEX.sig`` of cosign.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def delete(name: Name, access: Access) -> None:
     try:
         found = repository.head(reference.digest or reference.tag)
         if found is None:
-            raise ImageNotFound(f"Unable to delete {name}", cause="Image may not exist or is not stored with a v2 Schema")
+            raise ImageNotFound(
+                f"Unable to delete {name}", cause="Image may not exist or is not stored with a v2 Schema"
+            )
         repository.delete("manifests", found.digest)
     finally:
         repository.close()
@@ -120,7 +122,9 @@ class Registry:
         try:
             descriptor, data = repository.manifest(reference)
         except NotFound as error:
-            raise ImageNotFound(f"reading {error.message} in {repository.reference.name}", cause=error.cause) from error
+            raise ImageNotFound(
+                f"reading {error.message} in {repository.reference.name}", cause=error.cause
+            ) from error
         return Document(data, descriptor.media_type)
 
     def blob(self, descriptor: oci.Descriptor) -> Blob:
@@ -235,5 +239,3 @@ class RegistryDestination:
 
     def close(self) -> None:
         self._repository.close()
-
-

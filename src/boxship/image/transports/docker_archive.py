@@ -2,8 +2,8 @@
 
 A manifest is not in it: one of docker's schema 2 is made from ``manifest.json`` and the config, with the layers
 inflated, because the config names them by their diff IDs.
-Written are the config, one tar for each layer, and ``manifest.json`` last; the header of a layer is filled in when its
-digest and size are known. The file appears by rename.
+Written are the config, one tar for each layer, and ``manifest.json`` last; the header of a layer is filled in when
+its digest and size are known. The file appears by rename.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ from boxship.oci import image as oci
 from boxship.oci import reference as references
 
 from .base import (
-    Access, Blob, FileBlob, ImageNotFound, Layers, Name, made, no_signatures, pass_on, unsupported, verifier_of,
+    Access,
+    Blob,
+    FileBlob,
+    ImageNotFound,
+    Layers,
+    Name,
+    made,
+    no_signatures,
+    pass_on,
+    unsupported,
+    verifier_of,
 )  # fmt: skip
 from .layout import split
 from .tarfiles import TarFiles
@@ -189,7 +199,9 @@ class DockerArchiveDestination:
             raise InvalidArgument(f"{name}: a number names nothing that is new", remedy="give it a reference")
         self.path = path or where
         named = (reference,) if reference else ()
-        self._tags = [references.normalise(one) for one in (*named, *access.additional_tags)] if tags is None else tags
+        self._tags = (
+            [references.normalise(one) for one in (*named, *access.additional_tags)] if tags is None else tags
+        )
         self._document: Document | None = None
         self._entries: set[str] = set()
         self._lock = threading.Lock()
@@ -263,7 +275,9 @@ class DockerArchiveDestination:
         )
         data = msgspec.json.encode([image])
         try:
-            self._file.write(_header("manifest.json", len(data)) + data + bytes(-len(data) % BLOCK) + bytes(2 * BLOCK))
+            self._file.write(
+                _header("manifest.json", len(data)) + data + bytes(-len(data) % BLOCK) + bytes(2 * BLOCK)
+            )
             self._file.flush()
         except OSError as error:
             raise FailedPrecondition(f"cannot write {self.path}", cause=error.strerror or str(error)) from error

@@ -83,7 +83,10 @@ class LayoutArchiveDestination(LayoutDestination):
         super().commit()
         temporary = f"{self._path}.{os.getpid()}"
         try:
-            with open(temporary, "wb") as out, tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            with (
+                open(temporary, "wb") as out,
+                tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive,
+            ):
                 for member in sorted(_below(self._directory)):
                     archive.add(os.path.join(self._directory, member), member, recursive=False, filter=_bare)
             os.rename(temporary, self._path)

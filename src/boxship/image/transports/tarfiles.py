@@ -1,7 +1,7 @@
 """The files in a tar, in any order: where each begins is noted once, and then it is read from there.
 
-A compressed archive (gzip, zstd, bzip2, xz) is inflated into a temporary file first, because nothing in it can be found
-otherwise. Links are followed inside the archive; nothing is ever unpacked.
+A compressed archive (gzip, zstd, bzip2, xz) is inflated into a temporary file first, because nothing in it can be
+found otherwise. Links are followed inside the archive; nothing is ever unpacked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TarFiles:
     def __init__(self, path: str, tmpdir: str = "") -> None:
         self.path = path
         try:
-            self._file: IO[bytes] = open(path, "rb")
+            self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115 - close() closes it
         except FileNotFoundError:
             raise NotFound(f"{path}: no such file or directory") from None
         except OSError as error:
@@ -124,13 +124,13 @@ def _plain(file: IO[bytes], path: str, tmpdir: str) -> IO[bytes]:
     if head.startswith(b"BZh"):
         stream = bz2.BZ2File(cast(BinaryIO, source))
     elif head.startswith(b"\xfd7zXZ\0"):
-        stream = lzma.LZMAFile(cast(BinaryIO, source))
+        stream = lzma.LZMAFile(cast(BinaryIO, source))  # noqa: SIM115 - the file below it is the owner
     else:
         inflated = inflate(Peekable(source))
         if not inflated.compression and os.path.isfile(path):
             return file
         stream = inflated
-    plain = tempfile.TemporaryFile(dir=tmpdir or None)
+    plain = tempfile.TemporaryFile(dir=tmpdir or None)  # noqa: SIM115 - it is what is returned
     try:
         while data := stream.read(CHUNK):
             plain.write(data)

@@ -23,10 +23,10 @@ def read(repository: Repository, digest: str) -> "list[Signature]":
         _, data = repository.manifest(tag_of(digest))
     except NotFound:
         return []
-    found: list[Signature] = []
-    for layer in oci.decode(oci.Manifest, data, f"signatures of {digest}").layers:
-        found.append(Sigstore(_payload(repository, layer), dict(layer.annotations or {}), layer.media_type))
-    return found
+    return [
+        Sigstore(_payload(repository, layer), dict(layer.annotations or {}), layer.media_type)
+        for layer in oci.decode(oci.Manifest, data, f"signatures of {digest}").layers
+    ]
 
 
 def write(repository: Repository, digest: str, signatures: "list[Sigstore]") -> None:

@@ -1,7 +1,7 @@
 """Simple signatures by the ``gpg`` program: it has the person's keys, agent and smart cards, which no library has.
 
-Signing uses the person's keyring ($GNUPGHOME). Verifying for a policy uses a keyring of its own with the policy's keys
-alone, in a temporary directory, so that nothing else is trusted.
+Signing uses the person's keyring ($GNUPGHOME). Verifying for a policy uses a keyring of its own with the policy's
+keys alone, in a temporary directory, so that nothing else is trusted.
 """
 
 import os
@@ -34,7 +34,9 @@ class GpgSigner:
 
     def sign(self, document: Document, identity: str) -> Simple:
         """Raises FailedPrecondition (no such key, wrong passphrase)."""
-        return Simple(sign(payload.make(identity, digest_of(document.data), payload.SIMPLE_TYPE), self.key, self.passphrase))
+        return Simple(
+            sign(payload.make(identity, digest_of(document.data), payload.SIMPLE_TYPE), self.key, self.passphrase)
+        )
 
 
 def sign(data: bytes, key: str, passphrase: "str | None" = None) -> bytes:
@@ -102,9 +104,7 @@ def verify(signature: bytes, home: str = "") -> "tuple[bytes, str]":
     return done.stdout, found[10] if len(found) > 10 else found[1]  # the primary key's, when a subkey signed
 
 
-def _gpg(
-    words: "list[str]", data: bytes, fd: int = -1, *, home: str = ""
-) -> "subprocess.CompletedProcess[bytes]":
+def _gpg(words: "list[str]", data: bytes, fd: int = -1, *, home: str = "") -> "subprocess.CompletedProcess[bytes]":
     where = ["--homedir", home] if home else []
     quiet = ["--batch", "--no-tty", "--no-auto-key-retrieve", "--no-auto-key-locate", "--trust-model", "always"]
     try:
@@ -119,7 +119,9 @@ def _gpg(
     except FileNotFoundError:
         raise Unimplemented("simple signatures need the gpg program", remedy="install gnupg") from None
     except subprocess.TimeoutExpired as error:
-        raise FailedPrecondition("gpg does not answer", remedy="give the passphrase by --sign-passphrase-file") from error
+        raise FailedPrecondition(
+            "gpg does not answer", remedy="give the passphrase by --sign-passphrase-file"
+        ) from error
 
 
 def _said(done: "subprocess.CompletedProcess[bytes]") -> str:

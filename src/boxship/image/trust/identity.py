@@ -85,5 +85,7 @@ def match_of(value: Any, where: str) -> Match:
         raise InvalidArgument(f"{where}: signedIdentity", cause="unknown type", remedy=f"one of {', '.join(MATCHES)}")
     fields, make = MATCHES[value["type"]]
     if set(value) - {"type"} != fields:
-        raise InvalidArgument(f"{where}: signedIdentity", cause=f"{value['type']} takes {', '.join(fields) or 'no fields'}")
+        raise InvalidArgument(
+            f"{where}: signedIdentity", cause=f"{value['type']} takes {', '.join(fields) or 'no fields'}"
+        )
     return make(value, f"{where}: signedIdentity")

@@ -71,9 +71,7 @@ class Lookaside:
     @staticmethod
     def _url(base: str, reference: Reference, digest: str, number: int) -> str:
         checked = parse(digest)
-        return (
-            f"{base.rstrip('/')}/{reference.path}@{algorithm(checked)}={encoded(checked)}/signature-{number}"
-        )
+        return f"{base.rstrip('/')}/{reference.path}@{algorithm(checked)}={encoded(checked)}/signature-{number}"
 
 
 def find(reference: Reference, directory: str = "") -> Lookaside:

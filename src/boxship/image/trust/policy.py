@@ -1,8 +1,9 @@
 """``policy.json``: which images may be used (containers-policy.json(5)).
 
-A policy has requirements by transport and scope, and a default. The most specific scope that is named decides; all its
-requirements must be met. Anything in the file that is not understood makes it invalid: what a policy asks for must not
-be passed over.
+A policy has requirements by transport and scope, and a default. The most specific scope that is named decides; all
+its
+requirements must be met. Anything in the file that is not understood makes it invalid: what a policy asks for must
+not be passed over.
 """
 
 import base64
@@ -235,7 +236,9 @@ def _requirement(value: "dict[str, Any]", where: str) -> Requirement:
         raise InvalidArgument(where, cause=f"unknown type {kind!r}", remedy=f"one of {', '.join(fields)}")
     unknown = set(value) - fields[kind] - {"type"}
     if {"fulcio", "rekorPublicKeyPath", "rekorPublicKeyData", "pki"} & unknown:
-        raise Unimplemented(where, cause="sigstore signatures are checked with a key", remedy="give keyPath or keyData")
+        raise Unimplemented(
+            where, cause="sigstore signatures are checked with a key", remedy="give keyPath or keyData"
+        )
     if unknown:
         raise InvalidArgument(where, cause=f"unknown field {sorted(unknown)[0]!r}")
     match kind:
@@ -271,5 +274,3 @@ def _keys(value: "dict[str, Any]", where: str) -> "tuple[bytes, ...]":
         except (OSError, ValueError) as error:
             raise InvalidArgument(f"{where}: {given[0]}", cause=str(error)) from error
     return tuple(found)
-
-

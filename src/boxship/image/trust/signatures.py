@@ -1,7 +1,7 @@
 """A signature as it travels beside an image (containers-signature(5)).
 
-*Simple* signatures are OpenPGP messages whose content names a manifest and a reference. *Sigstore* signatures sign the
-same kind of content with a plain key and carry the rest in annotations, as cosign writes them.
+*Simple* signatures are OpenPGP messages whose content names a manifest and a reference. *Sigstore* signatures sign
+the same kind of content with a plain key and carry the rest in annotations, as cosign writes them.
 A directory or a lookaside server keeps either in one file: a simple signature as it is, a sigstore one behind a mark.
 """
 
