@@ -1,7 +1,7 @@
 """``boxship-image``: finds the verb, reads its flags, prints errors in the words of the tool that was called.
 
-Called by the name ``skopeo`` or ``umoci`` (a link), it is that tool alone: its verbs, help, and way of telling errors.
-``python -m boxship.tools`` is skopeo.
+Called by the name ``skopeo`` or ``umoci`` (a link), it is that tool alone: its verbs, help, and way of telling
+errors. ``python -m boxship.tools`` is skopeo.
 """
 
 from __future__ import annotations
@@ -79,9 +79,14 @@ def habit_of(called: str) -> Habit:
 
 
 def _umoci() -> "dict[str, tuple[str, str]]":
-    from boxship.tools import umoci
+    """umoci's verbs; none in an installation that leaves them out."""
+    from importlib import import_module
+    from importlib.util import find_spec
 
-    return umoci.VERBS
+    if find_spec("boxship.tools.umoci") is None:
+        return {}
+    verbs: dict[str, tuple[str, str]] = import_module("boxship.tools.umoci").VERBS
+    return verbs
 
 
 def main(arguments: Sequence[str] | None = None, called: str = "") -> int:
@@ -108,18 +113,22 @@ def main(arguments: Sequence[str] | None = None, called: str = "") -> int:
         return 1 if isinstance(error, UsageError) else getattr(error, "exit_code", 1)
 
 
-def tell(habit: Habit, message: str, level: str = "fatal") -> None:
+def tell(habit: Habit, message: str, level: str = "fatal", fields: "Mapping[str, str] | None" = None) -> None:
     """One line on standard error: plain, or as the Go tools' logger writes it."""
     if not habit.logrus:
-        print(f"{habit.program}: {message}", file=sys.stderr)
-    elif sys.stderr.isatty():
-        print(f"{level[:4].upper()}[0000] {message}", file=sys.stderr)
-    else:
-        import json
-        from datetime import datetime
+        said = "".join(f" {name}={value}" for name, value in (fields or {}).items())
+        print(f"{habit.program}: {message}{said}", file=sys.stderr)
+        return
+    import json
 
-        now = datetime.now().astimezone().isoformat(timespec="seconds").replace("+00:00", "Z")
-        print(f'time="{now}" level={level} msg={json.dumps(message, ensure_ascii=False)}', file=sys.stderr)
+    said = "".join(f" {name}={json.dumps(value, ensure_ascii=False)}" for name, value in (fields or {}).items())
+    if sys.stderr.isatty():
+        print(f"{level[:4].upper()}[0000] {message}{said}", file=sys.stderr)
+        return
+    from datetime import datetime
+
+    now = datetime.now().astimezone().isoformat(timespec="seconds").replace("+00:00", "Z")
+    print(f'time="{now}" level={level} msg={json.dumps(message, ensure_ascii=False)}{said}', file=sys.stderr)
 
 
 def usage(habit: Habit) -> str:

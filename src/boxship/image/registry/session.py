@@ -265,7 +265,9 @@ class Session:
                 known = self._known()
                 if not known or not known.username:
                     raise Unauthenticated(
-                        f"{self.host} wants to know who asks", remedy=f"log in: boxship login {self.host}"
+                        f"{self.host} wants to know who asks",
+                        cause=refused.cause,
+                        remedy=f"log in: boxship login {self.host}",
                     )
                 text = base64.b64encode(f"{known.username}:{known.password}".encode()).decode()
                 return f"Basic {text}", float("inf")
@@ -317,7 +319,7 @@ class Session:
         if status == 404:
             return NotFound(what, cause=said or "not found")
         if status == 401:
-            return Unauthenticated(what, cause=said or "not logged in", remedy=f"boxship login {self.host}")
+            return Unauthenticated(what, cause=said or "authentication required", remedy=f"boxship login {self.host}")
         if status == 403:
             return PermissionDenied(what, cause=said or "denied")
         if status == 429:

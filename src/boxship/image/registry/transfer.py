@@ -167,7 +167,7 @@ class _Pull:
             if digests.of(data, digests.algorithm(digests.parse(blob.digest))) == blob.digest:
                 self._put(data, blob.digest)  # the manifest carries it (image-spec, descriptor.md)
                 return
-        reader = _Resumed(self._repository, blob, self._stop, self._tell)
+        reader = Resumed(self._repository, blob, self._stop, self._tell)
         try:
             self._put(reader, blob.digest)
         finally:
@@ -183,7 +183,7 @@ class _Stopped(Cancelled):
     """Another blob of the same transfer failed, or somebody gave up."""
 
 
-class _Resumed:
+class Resumed:
     """A blob as a reader that takes the connection up again where it broke, and refuses a wrong size."""
 
     def __init__(
@@ -196,6 +196,7 @@ class _Resumed:
         self._told = 0.0
         self._offset = 0
         self._tries = 0
+        self.size = blob.size
         self._source = repository.blob(blob.digest)
         if self._source.size not in (-1, blob.size):
             size = self._source.size
