@@ -107,7 +107,10 @@ class TarReader:
     # -- headers
 
     def _header(self, block: bytes) -> Entry:
-        stated = self._number(block[148:156], "checksum")
+        try:
+            stated = self._number(block[148:156], "checksum")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{self._what} is not a tar archive", cause="no checksum in a header") from error
         # The checksum counts its own field as spaces; some old writers summed signed bytes.
         total = sum(block) - sum(block[148:156]) + 256
         if stated != total:

@@ -198,8 +198,9 @@ class _Judge:
         self, manifest: "dict[str, Any]", digest: str, platform: "dict[str, Any] | None", where: str, path: str
     ) -> None:
         config: Any = None
-        if self._matches(manifest["config"], digest, "config") and manifest["config"]["mediaType"] in oci.CONFIG_TYPES:
-            config = self._document("config", manifest["config"]["digest"])
+        described = manifest["config"]
+        if self._matches(described, digest, "config") and described["mediaType"] in oci.CONFIG_TYPES:
+            config = self._document("config", described["digest"])
         layers = manifest["layers"]
         diff_ids: list[str] = []
         if config is not None:
