@@ -24,7 +24,6 @@ CALLS = (
     ("POST", "/session", "building images (BuildKit)"),
     ("POST", "/grpc", "building images (BuildKit)"),
     ("POST", "/commit", "making an image of a container"),
-    ("GET", "/images/search", "searching a registry"),
     ("POST", "/networks/create", "user-defined networks"),
     ("POST", "/networks/prune", "user-defined networks"),
     ("POST", "/networks/{id}/connect", "user-defined networks"),
