@@ -111,7 +111,7 @@ class Layout:
 
     def tag(self, name: str, descriptor: oci.Descriptor) -> None:
         """Let ``name`` mean ``descriptor`` and nothing else; ``""`` adds an entry without a name, once."""
-        annotations = {key: value for key, value in (descriptor.annotations or {}).items()}
+        annotations = dict(descriptor.annotations or {})
         annotations.pop(oci.ANNOTATION_REF_NAME, None)
         if name:
             annotations[oci.ANNOTATION_REF_NAME] = name
