@@ -11,6 +11,7 @@ from boxship.libcontainer.plan.ops import (
     MakeMount,
     Mkdir,
     MoveMount,
+    Open,
     OpenTarget,
     OpenTree,
     SetMountAttributes,
@@ -23,6 +24,7 @@ from boxship.linux.abi.mount import (
     MOUNT_ATTR_NOSUID,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
+    O_PATH,
     OPEN_TREE_CLONE,
 )
 
@@ -43,6 +45,10 @@ def before_pivot(c: Context) -> None:
 def after_pivot(c: Context) -> None:
     """The same as late as it may be: the creator makes the cgroups meanwhile."""
     if c.cgroups_after_pivot:
+        if c.later:
+            c.purpose("open the new root")
+            c.root = c.slot()
+            c.add(Open(c.root, CWD, "/", O_PATH))
         _cgroup_mounts(c)
 
 
