@@ -38,7 +38,7 @@ from boxship.api.containerd.snapshots import (
     StatSnapshotRequest,
     UsageRequest,
 )
-from boxship.api.containerd.types import Descriptor
+from boxship.api.containerd.types import Descriptor, Mount
 from boxship.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from boxship.image.compression import Reader
 from boxship.image.load import load_archive, load_layout
@@ -49,6 +49,7 @@ from boxship.oci import image as oci
 from boxship.oci import reference as references
 from boxship.protobuf import FieldMask
 
+from . import initlayer
 from .clock import parse_rfc3339
 from .content import ClientStore
 from .create import SNAPSHOTTER, ImageFacts
@@ -68,7 +69,7 @@ log = logging.getLogger("boxship.engine.images")
 
 DANGLING = "moby-dangling@"
 BUILT_IN = "docker.io/library/hello:latest"
-UNPACK_LABEL = "containerd.io/uncompressed"
+SNAPSHOT_LABEL = "containerd.io/gc.ref.snapshot."
 
 
 @dataclass
@@ -104,8 +105,9 @@ class Images:
         self._built_in = built_in
         self._parsed: dict[str, Image] = {}
         self._loop = asyncio.get_running_loop()
-        self._store = ClientStore(client, self._loop)
+        self.store = ClientStore(client, self._loop)
         self._unpacking: dict[str, asyncio.Lock] = {}
+        self._grounds: set[str] = set()
 
     # -- looking up
 
@@ -113,7 +115,7 @@ class Images:
         found = self._parsed.get(target.digest)
         if found is None:
             descriptor = oci.Descriptor(target.media_type, target.digest, target.size)
-            found = await asyncio.to_thread(resolve, self._store, descriptor)
+            found = await asyncio.to_thread(resolve, self.store, descriptor)
             self._parsed[target.digest] = found
         return found
 
@@ -179,8 +181,9 @@ class Images:
         config = image_config(image)
         chain = oci.chain_ids(image.config.diff_ids)
         await self._unpack(image, chain)
+        ground = await self._ground(image, chain[-1] if chain else "")
         platform = (image.config.os or "linux", image.config.architecture, image.config.variant)
-        return ImageFacts(image.id, chain[-1] if chain else "", config, platform)
+        return ImageFacts(image.id, ground, config, platform)
 
     # -- unpacking
 
@@ -195,10 +198,25 @@ class Images:
                 if not await self._has_snapshot(name):
                     await self._unpack_layer(layer, diff_id, name, parent)
                 parent = name
-            label = {f"containerd.io/gc.ref.snapshot.{SNAPSHOTTER}": parent}
+            label = {f"{SNAPSHOT_LABEL}{SNAPSHOTTER}": parent}
             if parent:
                 await self._label(image.manifest.config.digest, label)
         self._unpacking.pop(image.id, None)
+
+    async def _ground(self, image: Image, chain_id: str) -> str:
+        """The snapshot that containers of an image are made on: the last layer and `initlayer`."""
+        ground = initlayer.name(chain_id)
+        if ground in self._grounds and await self._has_snapshot(ground):
+            return ground
+        lock = self._unpacking.setdefault(ground, asyncio.Lock())
+        async with lock:
+            if not await self._has_snapshot(ground):
+                async with self._new_snapshot(ground, chain_id) as mounts:
+                    await asyncio.to_thread(initlayer.fill, mounts)
+            await self._label(image.manifest.config.digest, {f"{SNAPSHOT_LABEL}{SNAPSHOTTER}/init": ground})
+        self._unpacking.pop(ground, None)
+        self._grounds.add(ground)
+        return ground
 
     async def _has_snapshot(self, name: str) -> bool:
         try:
@@ -208,6 +226,24 @@ class Images:
         return True
 
     async def _unpack_layer(self, layer: oci.Descriptor, diff_id: str, name: str, parent: str) -> None:
+        async with self._new_snapshot(name, parent) as mounts:
+            response = await self._client.diff.Apply(
+                ApplyRequest(
+                    diff=Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size),
+                    mounts=mounts,
+                )
+            )
+            applied = response.applied.digest if response.applied else ""
+            if applied != diff_id:
+                # A compressed layer's own digest says nothing of what it inflates to; the config does.
+                raise DataLoss(f"layer {layer.digest} inflates to {applied}, the image config expects {diff_id}")
+
+    @asynccontextmanager
+    async def _new_snapshot(self, name: str, parent: str) -> AsyncIterator[list[Mount]]:
+        """The mounts of a snapshot to fill: committed under ``name`` at the end, removed when the block raises.
+
+        That somebody else was faster is no error: committed snapshots of one name are equal.
+        """
         key = f"extract-{new_id()[:16]} {name}"
         snapshots = self._client.snapshots
         prepared = await snapshots.Prepare(
@@ -216,22 +252,12 @@ class Images:
             )
         )
         try:
-            response = await self._client.diff.Apply(
-                ApplyRequest(
-                    diff=Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size),
-                    mounts=prepared.mounts,
-                )
-            )
-            applied = response.applied.digest if response.applied else ""
-            if applied != diff_id:
-                # A compressed layer's own digest says nothing of what it inflates to; the config does.
-                raise DataLoss(f"layer {layer.digest} inflates to {applied}, the image config expects {diff_id}")
+            yield prepared.mounts
             await snapshots.Commit(CommitSnapshotRequest(snapshotter=SNAPSHOTTER, name=name, key=key))
         except BaseException as error:
             await snapshots.Remove(RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=key))
-            if isinstance(error, AlreadyExists):
-                return  # another image with the same layer was faster
-            raise
+            if not isinstance(error, AlreadyExists):
+                raise
 
     async def _label(self, digest: str, labels: dict[str, str]) -> None:
         await self._client.content.Update(
@@ -245,30 +271,30 @@ class Images:
 
     async def load(self, source: Reader) -> list[View]:
         """Load an archive (docker or OCI), unpack its images and give them their names."""
-        async with self._leased():
-            images = await asyncio.to_thread(load_archive, source, self._store)
-            return [await self._adopt(image) for image in images]
+        async with self.leased():
+            images = await asyncio.to_thread(load_archive, source, self.store)
+            return [await self.adopt(image) for image in images]
 
     async def load_built_in(self) -> bool:
         """Load the ``hello`` image that ships with the package; False when it does not."""
         if self._built_in is None or not (self._built_in / "index.json").exists():
             return False
-        async with self._leased():
-            images = await asyncio.to_thread(load_layout, str(self._built_in), self._store)
+        async with self.leased():
+            images = await asyncio.to_thread(load_layout, str(self._built_in), self.store)
             for image in images:
-                await self._adopt(image)
+                await self.adopt(image)
         return bool(images)
 
     async def import_rootfs(self, source: Reader, name: str, message: str, config: dict[str, Any]) -> View:
         """One layer from a root file system's tar."""
         normalised = references.normalise(name) if name else ""
-        async with self._leased():
+        async with self.leased():
             image = await asyncio.to_thread(
-                lambda: import_rootfs(source, self._store, config=config, message=message)
+                lambda: import_rootfs(source, self.store, config=config, message=message)
             )
             if normalised:
                 image.names.append(normalised)
-            view = await self._adopt(image)
+            view = await self.adopt(image)
         self._events.publish("image", "import", view.id, {"name": view.id})
         return view
 
@@ -290,12 +316,12 @@ class Images:
                 there.add(blob.digest)
 
         there: set[str] = set()
-        async with self._leased():
+        async with self.leased():
             image = await asyncio.to_thread(
-                pull, repository, tag, self._store, platform=platform, progress=told, stop=stop
+                pull, repository, tag, self.store, platform=platform, progress=told, stop=stop
             )
             image.names.append(name)
-            view = await self._adopt(image, "")
+            view = await self.adopt(image, "")
         for layer in image.manifest.layers:
             if layer.digest not in there:
                 progress(layer, "Pull complete")
@@ -314,7 +340,7 @@ class Images:
         from boxship.image.registry.transfer import push
 
         return await asyncio.to_thread(
-            push, repository, tag, self._store, target, mount_from=sources, progress=progress, stop=stop
+            push, repository, tag, self.store, target, mount_from=sources, progress=progress, stop=stop
         )
 
     async def id_of(self, name: str) -> str:
@@ -324,10 +350,10 @@ class Images:
         except NotFound:
             return ""
 
-    async def _adopt(self, image: Image, event: str = "load") -> View:
+    async def adopt(self, image: Image, event: str = "load") -> View:
         """Keep an image: labels for the garbage collector, snapshots, names (or a dangling one)."""
-        for descriptor in await asyncio.to_thread(tree, self._store, image.target):
-            labels = await asyncio.to_thread(gc_labels, self._store, descriptor)
+        for descriptor in await asyncio.to_thread(tree, self.store, image.target):
+            labels = await asyncio.to_thread(gc_labels, self.store, descriptor)
             if labels:
                 await self._label(descriptor.digest, labels)
         self._parsed[image.target.digest] = image
@@ -376,7 +402,7 @@ class Images:
         self._events.publish("image", "tag", view.id, {"name": references.familiar(name)})
 
     @asynccontextmanager
-    async def _leased(self) -> AsyncIterator[None]:
+    async def leased(self) -> AsyncIterator[None]:
         """Nothing that the block brings in is collected before a name keeps it."""
         id = f"boxship-{new_id()[:16]}"
         await self._client.leases.Create(CreateLease(id=id))
@@ -401,7 +427,7 @@ class Images:
                 Image(view.image.target, view.image.manifest_descriptor, view.image.manifest, view.image.config, []),
             )
             one.names.extend(name for name in names if name not in one.names)
-        await asyncio.to_thread(save, self._store, list(chosen.values()), out)
+        await asyncio.to_thread(save, self.store, list(chosen.values()), out)
 
     # -- going away
 
