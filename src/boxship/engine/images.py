@@ -18,9 +18,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from boxship.api.containerd import Client, lease
-from boxship.api.containerd.content import Info as ContentInfo
-from boxship.api.containerd.content import UpdateRequest
-from boxship.api.containerd.diff import ApplyRequest
 from boxship.api.containerd.images import (
     CreateImageRequest,
     DeleteImageRequest,
@@ -32,14 +29,10 @@ from boxship.api.containerd.images import Image as NamedImage
 from boxship.api.containerd.leases import CreateRequest as CreateLease
 from boxship.api.containerd.leases import DeleteRequest as DeleteLease
 from boxship.api.containerd.snapshots import (
-    CommitSnapshotRequest,
-    PrepareSnapshotRequest,
-    RemoveSnapshotRequest,
-    StatSnapshotRequest,
     UsageRequest,
 )
-from boxship.api.containerd.types import Descriptor, Mount
-from boxship.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from boxship.api.containerd.types import Descriptor
+from boxship.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound
 from boxship.image.compression import Reader
 from boxship.image.load import load_archive, load_layout
 from boxship.image.rootfs import import_rootfs
@@ -49,7 +42,6 @@ from boxship.oci import image as oci
 from boxship.oci import reference as references
 from boxship.protobuf import FieldMask
 
-from . import initlayer
 from .clock import parse_rfc3339
 from .content import ClientStore
 from .create import SNAPSHOTTER, ImageFacts
@@ -57,6 +49,7 @@ from .events import EventBus
 from .filters import Filters, has_label, truth
 from .models import ContainerConfig
 from .names import new_id
+from .unpack import Arriving, Unpacker, label_content
 
 if TYPE_CHECKING:
     import threading
@@ -69,7 +62,6 @@ log = logging.getLogger("boxship.engine.images")
 
 DANGLING = "moby-dangling@"
 BUILT_IN = "docker.io/library/hello:latest"
-SNAPSHOT_LABEL = "containerd.io/gc.ref.snapshot."
 
 
 @dataclass
@@ -106,8 +98,7 @@ class Images:
         self._parsed: dict[str, Image] = {}
         self._loop = asyncio.get_running_loop()
         self.store = ClientStore(client, self._loop)
-        self._unpacking: dict[str, asyncio.Lock] = {}
-        self._grounds: set[str] = set()
+        self._snapshots = Unpacker(client)
 
     # -- looking up
 
@@ -179,93 +170,10 @@ class Images:
         if image is None:
             image = (await self.find(reference)).image
         config = image_config(image)
-        chain = oci.chain_ids(image.config.diff_ids)
-        await self._unpack(image, chain)
-        ground = await self._ground(image, chain[-1] if chain else "")
+        await self._snapshots.unpack(image)
+        ground = await self._snapshots.ground(image)
         platform = (image.config.os or "linux", image.config.architecture, image.config.variant)
         return ImageFacts(image.id, ground, config, platform)
-
-    # -- unpacking
-
-    async def _unpack(self, image: Image, chain: list[str]) -> None:
-        """Make the snapshot of each layer that is not there; others wait for one that is being made."""
-        if chain and await self._has_snapshot(chain[-1]):
-            return
-        lock = self._unpacking.setdefault(image.id, asyncio.Lock())
-        async with lock:
-            parent = ""
-            for layer, diff_id, name in zip(image.manifest.layers, image.config.diff_ids, chain, strict=True):
-                if not await self._has_snapshot(name):
-                    await self._unpack_layer(layer, diff_id, name, parent)
-                parent = name
-            label = {f"{SNAPSHOT_LABEL}{SNAPSHOTTER}": parent}
-            if parent:
-                await self._label(image.manifest.config.digest, label)
-        self._unpacking.pop(image.id, None)
-
-    async def _ground(self, image: Image, chain_id: str) -> str:
-        """The snapshot that containers of an image are made on: the last layer and `initlayer`."""
-        ground = initlayer.name(chain_id)
-        if ground in self._grounds and await self._has_snapshot(ground):
-            return ground
-        lock = self._unpacking.setdefault(ground, asyncio.Lock())
-        async with lock:
-            if not await self._has_snapshot(ground):
-                async with self._new_snapshot(ground, chain_id) as mounts:
-                    await asyncio.to_thread(initlayer.fill, mounts)
-            await self._label(image.manifest.config.digest, {f"{SNAPSHOT_LABEL}{SNAPSHOTTER}/init": ground})
-        self._unpacking.pop(ground, None)
-        self._grounds.add(ground)
-        return ground
-
-    async def _has_snapshot(self, name: str) -> bool:
-        try:
-            await self._client.snapshots.Stat(StatSnapshotRequest(snapshotter=SNAPSHOTTER, key=name))
-        except NotFound:
-            return False
-        return True
-
-    async def _unpack_layer(self, layer: oci.Descriptor, diff_id: str, name: str, parent: str) -> None:
-        async with self._new_snapshot(name, parent) as mounts:
-            response = await self._client.diff.Apply(
-                ApplyRequest(
-                    diff=Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size),
-                    mounts=mounts,
-                )
-            )
-            applied = response.applied.digest if response.applied else ""
-            if applied != diff_id:
-                # A compressed layer's own digest says nothing of what it inflates to; the config does.
-                raise DataLoss(f"layer {layer.digest} inflates to {applied}, the image config expects {diff_id}")
-
-    @asynccontextmanager
-    async def _new_snapshot(self, name: str, parent: str) -> AsyncIterator[list[Mount]]:
-        """The mounts of a snapshot to fill: committed under ``name`` at the end, removed when the block raises.
-
-        That somebody else was faster is no error: committed snapshots of one name are equal.
-        """
-        key = f"extract-{new_id()[:16]} {name}"
-        snapshots = self._client.snapshots
-        prepared = await snapshots.Prepare(
-            PrepareSnapshotRequest(
-                snapshotter=SNAPSHOTTER, key=key, parent=parent, labels={"containerd.io/gc.root": "unpacking"}
-            )
-        )
-        try:
-            yield prepared.mounts
-            await snapshots.Commit(CommitSnapshotRequest(snapshotter=SNAPSHOTTER, name=name, key=key))
-        except BaseException as error:
-            await snapshots.Remove(RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=key))
-            if not isinstance(error, AlreadyExists):
-                raise
-
-    async def _label(self, digest: str, labels: dict[str, str]) -> None:
-        await self._client.content.Update(
-            UpdateRequest(
-                info=ContentInfo(digest=digest, labels=labels),
-                update_mask=FieldMask(paths=[f"labels.{key}" for key in labels]),
-            )
-        )
 
     # -- coming in
 
@@ -307,25 +215,45 @@ class Images:
         progress: Progress,
         stop: threading.Event,
     ) -> View:
-        """Bring an image from a registry, unpack it, and let ``name`` mean it."""
+        """Bring an image from a registry, unpack it while it comes, and let ``name`` mean it."""
         from boxship.image.registry.transfer import pull
+
+        arriving = Arriving(self._loop)
 
         def told(blob: oci.Descriptor, status: str, current: int = 0, total: int = 0) -> None:
             progress(blob, status, current, total)
+            if status in ("Already exists", "Download complete"):
+                arriving.came(blob.digest)
             if status == "Already exists":
                 there.add(blob.digest)
 
-        there: set[str] = set()
-        async with self.leased():
-            image = await asyncio.to_thread(
-                pull, repository, tag, self.store, platform=platform, progress=told, stop=stop
-            )
-            image.names.append(name)
-            view = await self.adopt(image, "")
-        for layer in image.manifest.layers:
+        def unpacked(layer: oci.Descriptor) -> None:
             if layer.digest not in there:
                 progress(layer, "Pull complete")
-        return view
+
+        def gave_up(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception():
+                stop.set()
+
+        there: set[str] = set()
+        async with self.leased():
+            unpacking = asyncio.create_task(self._snapshots.unpack_arriving(arriving, unpacked))
+            unpacking.add_done_callback(gave_up)
+            try:
+                image = await asyncio.to_thread(
+                    pull, repository, tag, self.store,
+                    platform=platform, progress=told, known=arriving.known, stop=stop,
+                )  # fmt: skip
+                await unpacking
+            except Cancelled:
+                if unpacking.done() and not unpacking.cancelled() and (cause := unpacking.exception()):
+                    raise cause from None  # it is why the rest was given up
+                raise
+            finally:
+                unpacking.cancel()
+                await asyncio.gather(unpacking, return_exceptions=True)
+            image.names.append(name)
+            return await self.adopt(image, "")
 
     async def push(
         self,
@@ -355,9 +283,9 @@ class Images:
         for descriptor in await asyncio.to_thread(tree, self.store, image.target):
             labels = await asyncio.to_thread(gc_labels, self.store, descriptor)
             if labels:
-                await self._label(descriptor.digest, labels)
+                await label_content(self._client, descriptor.digest, labels)
         self._parsed[image.target.digest] = image
-        await self._unpack(image, oci.chain_ids(image.config.diff_ids))
+        await self._snapshots.unpack(image)
         for name in image.names or [DANGLING + image.target.digest]:
             await self._point(name, image)
             if image.names and event:
