@@ -42,6 +42,7 @@ COMMANDS = {
     "push": ("push", "Upload an image to a registry"),
     "load": ("load", "Load an image from a tar archive or STDIN"),
     "logs": ("logs", "Fetch the logs of a container"),
+    "manifest": ("manifest", "Manage image manifests and manifest lists"),
     "network": ("network", "List and inspect networks"),
     "pause": ("pause", "Pause all processes within one or more containers"),
     "port": ("port", "List port mappings or a specific mapping for the container"),
@@ -88,7 +89,7 @@ GROUPS = {
 MISSING = frozenset(
     {
         "build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp",
-        "manifest", "node", "plugin", "search", "secret", "service", "stack", "swarm", "trust", "update",
+        "node", "plugin", "search", "secret", "service", "stack", "swarm", "trust", "update",
     }
 )  # fmt: skip
 
