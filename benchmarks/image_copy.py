@@ -45,7 +45,10 @@ def registry(root: Path) -> Iterator[str]:
     )
     environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
     process = subprocess.Popen(
-        ["docker-registry", "serve", str(config)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["docker-registry", "serve", str(config)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         time.sleep(1.0)
