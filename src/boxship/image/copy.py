@@ -258,6 +258,11 @@ class _Copy:
         """What a layer is compressed by afterwards; None: as now."""
         options = self._options
         if options.preserve_digests:
+            if self._destination.layers == "inflate" and now:
+                raise InvalidArgument(
+                    f"{self._destination.name}: layers must be inflated, and their digest is to be preserved",
+                    remedy="leave --preserve-digests out, or copy to a transport that takes layers as they are",
+                )
             return None
         match self._destination.layers:
             case "inflate":

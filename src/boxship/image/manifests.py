@@ -31,6 +31,7 @@ MEDIA_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 MEDIA_FOREIGN_GZIP = MEDIA_FOREIGN + "+gzip"
 DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 ENCRYPTED = "+encrypted"
+OCI_LAYERS = "application/vnd.oci.image.layer."
 
 # (format, compression, foreign) -> the media type of a layer; what is not here cannot be said in that format
 LAYER_MEDIA: "dict[tuple[Format, Compression, bool], str]" = {
@@ -138,6 +139,8 @@ def convert(document: Document, format: Format) -> Document:
         )
     fields["config"]["mediaType"] = CONFIG_OF[format]
     for layer in fields["layers"]:
+        if format == "oci" and layer["mediaType"].startswith(OCI_LAYERS):
+            continue  # made on the way, in OCI's words
         found = compression_of(layer["mediaType"])
         if found is None or layer["mediaType"].endswith(ENCRYPTED):
             raise InvalidArgument(

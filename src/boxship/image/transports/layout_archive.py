@@ -17,7 +17,7 @@ from boxship.image.trust.signatures import Signature
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
 
-from .base import Access, Blob, ImageNotFound, Name, unsupported
+from .base import Access, Blob, Name, unsupported
 from .layout import LayoutDestination, choose, split
 from .tarfiles import TarFiles
 
@@ -75,7 +75,7 @@ class LayoutArchiveDestination(LayoutDestination):
     def __init__(self, name: Name, access: Access) -> None:
         self._path, _ = split(name.details)
         if not os.path.isdir(os.path.dirname(os.path.abspath(self._path))):
-            raise ImageNotFound(f"{name}: no such directory", remedy="make it first")
+            raise FailedPrecondition(f"{name}: no such directory", remedy="make it first")
         self._directory = tempfile.mkdtemp(prefix="boxship-oci-", dir=access.tmpdir or None)
         super().__init__(name, access, self._directory)
 

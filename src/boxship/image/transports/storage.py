@@ -16,7 +16,8 @@ from boxship.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from boxship.oci import reference as references
 
 from .base import Access, ImageNotFound, Name
-from .layout import LayoutDestination, LayoutSource
+from .layout import LayoutSource
+from .layout_archive import LayoutArchiveDestination
 
 
 def check(details: str) -> None:
@@ -82,23 +83,25 @@ class StorageSource(LayoutSource):
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-class StorageDestination(LayoutDestination):
+class StorageDestination(LayoutArchiveDestination):
+    """An archive, because podman takes the name of an image from one, and not from a directory."""
+
     def __init__(self, name: Name, access: Access) -> None:
         if name.details.startswith("@"):
             raise InvalidArgument(f"{name}: an ID names nothing that is new", remedy="give it a reference")
-        self._directory = tempfile.mkdtemp(prefix="boxship-storage-", dir=access.tmpdir or None)
-        self._path = os.path.join(self._directory, "image")
-        entry = references.normalise(name.details)
+        self._made = tempfile.mkdtemp(prefix="boxship-storage-", dir=access.tmpdir or None)
+        self._archive = os.path.join(self._made, "image.tar")
         try:
-            super().__init__(Name(name.transport, f"{self._path}:{entry}"), access)
+            super().__init__(Name(name.transport, f"{self._archive}:{references.normalise(name.details)}"), access)
         except BaseException:
-            self.close()
+            shutil.rmtree(self._made, ignore_errors=True)
             raise
         self.name = name
 
     def commit(self) -> None:
         super().commit()
-        _podman(self.name, "load", "--quiet", "--input", self._path)
+        _podman(self.name, "load", "--quiet", "--input", self._archive)
 
     def close(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
+        super().close()
+        shutil.rmtree(self._made, ignore_errors=True)
