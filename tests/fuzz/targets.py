@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from boxship.errors import BoxshipError
+from boxship.image import validate
 from boxship.image.registry.session import _challenges, _retry_after
 from boxship.image.tar import TarReader
 from boxship.oci import digest as digests
+from boxship.oci import documents
 from boxship.oci import image as oci
 from boxship.registry import manifests
 
@@ -102,8 +104,9 @@ _DOCUMENTS: list[dict[str, object]] = [
 
 
 def document(data: bytes) -> None:
-    """The same bytes as each kind of document, and as a push to the registry."""
+    """The same bytes as each kind of document, to the validator, and as a push to the registry."""
     for read in (
+        lambda: documents.KINDS[validate.kind_of(data)],
         lambda: oci.document_media_type(data, "document"),
         lambda: oci.decode(oci.Index, data, "index"),
         lambda: oci.decode(oci.Manifest, data, "manifest"),
@@ -113,6 +116,9 @@ def document(data: bytes) -> None:
             read()
         except BoxshipError:
             continue
+    for kind in documents.KINDS:
+        for finding in validate.document(kind, data, "document"):
+            assert finding.complaint.text
     pushed = manifests.read(data, "")
     assert pushed.media_type in manifests.KNOWN_TYPES
     for need in pushed.needs:

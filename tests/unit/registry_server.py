@@ -6,10 +6,12 @@ import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from boxship.http.protocol import Connection
 from boxship.oci import digest as digests
@@ -41,8 +43,10 @@ class Answer:
 class Client:
     """A connection of its own for each request, so that none sees another's."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tidy: Callable[[float], None] = lambda _: None) -> None:
         self.port = port
+        self.tidy = tidy
+        """Let the server look after uploads, as if those idle for so many seconds were old."""
 
     def __call__(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -95,7 +99,16 @@ def serving(
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        yield Client(server.sockets[0].getsockname()[1])
+
+        def tidy(idle: float) -> None:
+            async def look() -> None:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr("boxship.registry.routes.UPLOAD_IDLE", idle)
+                    await routes.tidy()
+
+            asyncio.run_coroutine_threadsafe(look(), loop).result(10)
+
+        yield Client(server.sockets[0].getsockname()[1], tidy)
     finally:
 
         async def shut() -> None:

@@ -205,6 +205,26 @@ def test_an_upload_is_cancelled(client: Client) -> None:
     assert client("PATCH", place, b"x").code == "BLOB_UPLOAD_UNKNOWN"
 
 
+def test_idle_uploads_hold_no_file_and_go_on(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_files() -> int:
+        links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+        return sum(os.path.lexists(link) and "ingest" in os.readlink(link) for link in links)
+
+    places = [start(client) for _ in range(5)]
+    assert client("PATCH", places[0], b"0123").status == 202
+    assert open_files() == 5
+    client.tidy(-1)
+    assert open_files() == 0
+    assert client("GET", places[0]).headers["range"] == "0-3"
+    assert client("PUT", f"{places[0]}?digest={digests.of(b'01234')}", b"4").status == 201
+    client.tidy(-1)
+    for name in os.listdir(tmp_path / "registry/ingest"):
+        for path in ("", "data", "ref"):
+            os.utime(tmp_path / "registry/ingest" / name / path, (1, 1))
+    client.tidy(-1)
+    assert client("GET", places[1]).code == "BLOB_UPLOAD_UNKNOWN"
+
+
 @pytest.mark.parametrize("source", ["&from=a", ""], ids=["from", "found by itself"])
 def test_a_blob_is_mounted(client: Client, source: str) -> None:
     blob = client.push_blob("a", b"layer")

@@ -72,6 +72,8 @@ def resolve(store: Store, target: oci.Descriptor, platform: "Platform | None" = 
         raise InvalidArgument(
             f"image {target.digest} has {len(manifest.layers)} layers but {len(config.diff_ids)} diff IDs"
         )
+    if config.rootfs.type != "layers":
+        raise InvalidArgument(f"image {target.digest} has a rootfs of type {config.rootfs.type!r}, not layers")
     for diff_id in config.diff_ids:
         digests.parse(diff_id)
     return Image(target, descriptor, manifest, config)

@@ -6,7 +6,7 @@ Unknown fields are ignored when read, as the spec asks, and are kept because the
 """
 
 import base64
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -87,7 +87,7 @@ class Manifest(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
 
 
 class RootFS(msgspec.Struct, frozen=True):
-    type: Literal["layers"] = "layers"
+    type: str = "layers"
     diff_ids: "list[str] | None" = None
 
 

@@ -25,7 +25,7 @@ from . import names, ranges
 from .auth import Passwords
 from .errors import SpecError
 from .metadata import Manifest
-from .registry import Registry
+from .registry import UPLOAD_AGE, Registry
 from .uploads import Session, Uploads, unknown
 
 PIECE = 1 << 20
@@ -33,6 +33,8 @@ PIECE = 1 << 20
 PAGE = 1000
 """Names in one answer when the client does not say how many."""
 TAG_LIMIT = 100
+UPLOAD_IDLE = 600.0
+"""Seconds after which an upload that nobody continues is closed; it can be continued until UPLOAD_AGE."""
 THREADS = 16
 MANIFEST_LIMIT = oci.DOCUMENT_LIMIT
 OCTETS = "application/octet-stream"
@@ -86,6 +88,11 @@ class Routes:
                 ("GET HEAD", "/referrers/{}", self._referrers),
             )
         ]
+
+    async def tidy(self) -> None:
+        """What time does to uploads: to be called now and then."""
+        self._uploads.rest(UPLOAD_IDLE)
+        await self._run(self._registry.store.expire, UPLOAD_AGE)
 
     def close(self) -> None:
         self._uploads.close()

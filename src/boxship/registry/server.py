@@ -22,6 +22,7 @@ log = logging.getLogger("boxship.registry")
 
 DEFAULT_PORT = 5000
 HEADER = f"Docker-Distribution-Api-Version: registry/2.0\r\nServer: Boxship/{__version__}"
+TIDY_EVERY = 300.0
 HANDSHAKE = 30.0
 """Seconds that a client has for TLS's."""
 
@@ -75,11 +76,21 @@ async def _listen(settings: Settings, routes: Routes, context: ssl.SSLContext | 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     host, port = listening.getsockname()[:2]
+    tidying = loop.create_task(_tidy(routes))
     log.info("serving %s on %s://%s:%d", settings.root, "https" if context else "http", host, port)
     await stop.wait()
     server.close()
-    running = [connection.shut() for connection in list(connections)]
-    await asyncio.gather(*running)
+    tidying.cancel()
+    await asyncio.gather(*(connection.shut() for connection in list(connections)))
+
+
+async def _tidy(routes: Routes) -> None:
+    while True:
+        await asyncio.sleep(TIDY_EVERY)
+        try:
+            await routes.tidy()
+        except OSError:
+            log.exception("cannot look after uploads")
 
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import uuid
 
 from boxship.errors import NotFound
@@ -31,6 +32,7 @@ class Session:
         self.writer = writer
         self.lock = asyncio.Lock()
         self.ended = False
+        self.used = time.monotonic()
 
     @property
     def offset(self) -> int:
@@ -78,10 +80,22 @@ class Uploads:
                 raise unknown(repository, id) from None
             session = Session(repository, id, self._store.writer(_ref(repository, id)))
             session = self._open.setdefault((repository, id), session)
+        session.used = time.monotonic()
         return session
 
+    def rest(self, idle: float) -> int:
+        """Close what nobody has used for ``idle`` seconds, and keep its bytes; says how many. Runs on the loop.
+
+        Clients that went away do not say so, and each would leave an open file.
+        """
+        before = time.monotonic() - idle
+        idlers = [one for one in self._open.values() if one.used < before and not one.lock.locked()]
+        for session in idlers:
+            self.end(session, keep=True)
+        return len(idlers)
+
     def end(self, session: Session, *, keep: bool = False) -> None:
-        """Forget the session, and its bytes unless ``keep`` (for the next server); repeated is fine."""
+        """Forget the session, and its bytes unless ``keep`` (to be found again); repeated is fine."""
         session.ended = True
         self._open.pop((session.repository, session.id), None)
         if keep:
