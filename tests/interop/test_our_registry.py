@@ -217,6 +217,23 @@ def test_docker_through_our_engine(engine: EngineProcess, plain: Served, image: 
 
 
 @needs("docker", "busybox")
+def test_docker_logs_in(engine: EngineProcess, image: str, tmp_path: Path) -> None:
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    docker = ("docker", "--config", f"{tmp_path}/config", "-H", engine.address)
+    with serving(tmp_path, "--htpasswd", f"{tmp_path}/htpasswd") as closed:
+        there = f"{closed.domain}/team/one:v1"
+        engine.docker("pull", image)
+        run(*docker, "tag", image, there)
+        stranger = run(*docker, "push", there, check=False)
+        assert stranger.returncode != 0
+        wrong = run(*docker, "login", "-u", NAME, "-p", "wrong", closed.domain, check=False)
+        assert wrong.returncode != 0
+        assert "wrong user name or password" in wrong.stderr
+        assert "Login Succeeded" in run(*docker, "login", "-u", NAME, "-p", PASSWORD, closed.domain).stdout
+        assert "v1: digest: sha256:" in run(*docker, "push", there).stdout
+
+
+@needs("docker", "busybox")
 def test_docker_search_says_that_there_is_none(engine: EngineProcess, plain: Served) -> None:
     refused = engine.docker("search", f"{plain.domain}/busybox", check=False)
     assert refused.returncode == 1

@@ -12,7 +12,7 @@ CODES = {
     "BLOB_UPLOAD_INVALID": 400,
     "BLOB_UPLOAD_UNKNOWN": 404,
     "DIGEST_INVALID": 400,
-    "MANIFEST_BLOB_UNKNOWN": 404,
+    "MANIFEST_BLOB_UNKNOWN": 400,  # as docker's registry: 404 would say that the repository is not there
     "MANIFEST_INVALID": 400,
     "MANIFEST_UNKNOWN": 404,
     "NAME_INVALID": 400,

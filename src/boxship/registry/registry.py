@@ -193,7 +193,6 @@ class Registry:
                 f"repository {repository} lacks what the manifest needs: {', '.join(missing[:3])}",
                 remedy="push it first, or serve with --sparse",
                 detail=[{"digest": digest} for digest in missing[:100]],
-                status=400,
             )
 
     def delete(self, repository: str, reference: str) -> None:
