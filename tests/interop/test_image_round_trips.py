@@ -1,6 +1,6 @@
 """Images that go through our tools and the real ones, both ways: what arrives has the digests of what was sent.
 
-skopeo, podman, dockerd, containerd's ctr and docker-registry are the others; each is skipped where it is not installed.
+skopeo, podman, dockerd, containerd's ctr and docker-registry are the others; a test is skipped where one is missing.
 """
 
 from __future__ import annotations
@@ -302,13 +302,13 @@ def test_one_login_serves_skopeo_podman_and_us(image: str, tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def podman(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a podman with a store of its own."""
     home = tmp_path_factory.mktemp("podman")
     (home / "storage.conf").write_text(
         f'[storage]\ndriver = "vfs"\ngraphroot = "{home}/graph"\nrunroot = "{home}/run"\n'
     )
-    yield {"CONTAINERS_STORAGE_CONF": str(home / "storage.conf")}
+    return {"CONTAINERS_STORAGE_CONF": str(home / "storage.conf")}
 
 
 @needs("podman")

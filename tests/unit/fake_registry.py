@@ -109,7 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _upload(self, repository: str, rest: str, query: dict[str, str], body: bytes) -> None:
         blobs = self.registry.blobs
-        here, location = blobs.setdefault(repository, {}), f"/v2/{repository}/blobs/uploads/{rest or f'session{len(self.registry.asked)}'}"
+        here = blobs.setdefault(repository, {})
+        session = rest or f"session{len(self.registry.asked)}"
+        location = f"/v2/{repository}/blobs/uploads/{session}"
         if self.command == "POST":
             mounted = blobs.get(query.get("from", ""), {}).get(query.get("mount", ""))
             if mounted is None:
