@@ -49,12 +49,14 @@ def pull(
     platform: "Platform | None" = None,
     all_platforms: bool = False,
     progress: Progress = silent,
+    known: "Callable[[Image], object] | None" = None,
     stop: "threading.Event | None" = None,
 ) -> Image:
     """Bring an image into ``store``: ``reference`` is a tag or a digest.
 
     Of an index only the manifest for ``platform`` (default: this host) comes, with ``all_platforms`` all of them; the
     image's target is the index all the same, so that its digest is the registry's.
+    ``known`` is told the image when its manifest and config are there, before the layers.
     ``stop`` may be set by another thread to give it up (Cancelled).
     Raises NotFound (no such image, none for the platform), DataLoss, InvalidArgument, PermissionDenied, Unavailable,
     ResourceExhausted; the store is as before then.
@@ -65,6 +67,9 @@ def pull(
         wanted = platform or platforms.host()
         pulling.keep(target, data)
         pulling.below(target, data, None if all_platforms else wanted, 0)
+        if known is not None and not all_platforms:
+            pulling.fetch_configs()
+            known(resolve(store, target, wanted))
         pulling.fetch()
         if all_platforms:
             return _any(store, target, wanted)
@@ -140,6 +145,12 @@ class _Pull:
             if layer.digest not in self._layers:
                 self._layers.add(layer.digest)
                 self._progress(layer, "Pulling fs layer")
+
+    def fetch_configs(self) -> None:
+        """What says what the layers are."""
+        for blob in [blob for digest, blob in self._blobs.items() if digest not in self._layers]:
+            self._bring(blob)
+            del self._blobs[blob.digest]
 
     def fetch(self) -> None:
         """Bring all blobs, AT_ONCE at a time; the first error ends the others."""
