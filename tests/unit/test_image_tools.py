@@ -6,6 +6,10 @@ import io
 import json
 import os
 import re
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +19,9 @@ from boxship import __version__
 from boxship.flags import UsageError
 from boxship.image.layout import Layout
 from boxship.oci import digest as digests
+from boxship.oci import image as oci
 from boxship.tools.main import FLAGS, SKOPEO, habit_of, load, main, seconds
+from boxship.tools.progress import Bars
 
 from . import image_samples as samples
 from .fake_registry import FakeRegistry, fake_registry
@@ -474,3 +480,37 @@ def test_a_layout_name_can_be_deleted(run: Run, tmp_path: Path) -> None:
     samples.layout(tmp_path / "layout")
     assert run("delete", f"oci:{tmp_path}/layout:tiny")[0] == 0
     assert Layout(f"{tmp_path}/layout").entries() == []
+
+
+def test_a_verb_is_given_up_when_its_time_is_up(tmp_path: Path) -> None:
+    """In a process of its own: the program ends at once, whatever its threads wait for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        name = f"docker://127.0.0.1:{silent.getsockname()[1]}/app:1"
+        samples.directory(tmp_path / "image")
+        for words in (["inspect", name], ["copy", "--insecure-policy", f"dir:{tmp_path}/image", name]):
+            command = [sys.executable, "-m", "boxship.tools", "--command-timeout", "700ms", *words]
+            started = time.monotonic()
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            assert done.returncode == 1
+            assert "it took longer than --command-timeout 700ms" in done.stderr
+            assert time.monotonic() - started < 10
+
+
+def test_progress_redraws_its_row_on_a_terminal() -> None:
+    out = io.StringIO()
+    bars = Bars(out)
+    first, second = (oci.Descriptor("x", digests.of(one), 1000) for one in (b"1", b"2"))
+    bars.blob(first, "blob")
+    bars.blob(second, "config")
+    bars.moved(first, 1000)
+    bars.moved(second, 1000)
+    bars.say("Done")
+    bars.moved(first, 1000)  # late: its row is not on the screen any more
+    short = [one.digest[7:19] for one in (first, second)]
+    assert out.getvalue() == (
+        f"Copying blob {short[0]} [{' ' * 30}] 0B / 1000B\n"
+        f"Copying config {short[1]} [{' ' * 30}] 0B / 1000B\n"
+        f"\x1b[2A\r\x1b[2KCopying blob {short[0]} [{'=' * 30}] 1000B / 1000B\x1b[2B\r"
+        f"\x1b[1A\r\x1b[2KCopying config {short[1]} [{'=' * 30}] 1000B / 1000B\x1b[1B\r"
+        "Done\n"
+    )

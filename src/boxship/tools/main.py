@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from boxship.errors import BoxshipError, DeadlineExceeded
+from boxship.errors import BoxshipError, Cancelled
 from boxship.flags import Flag, Parsed, UsageError, describe, parse
 
 from .command import Command, Context
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None, called: str = "") -> int:
         if debug:
             sys.excepthook(type(error), error, error.__traceback__)
         tell(habit, str(error))
-        if isinstance(error, DeadlineExceeded) and "--command-timeout" in str(error):
+        if isinstance(error, TimeIsUp):
             sys.stderr.flush()
             os._exit(1)  # a worker may wait for a peer that does not answer; nobody waits for the worker
         # docker's code for wrong flags means nothing to these tools
@@ -204,8 +204,12 @@ def seconds(text: str) -> float:
         raise UsageError(f"invalid duration {text!r}: a number has one point at most") from None
 
 
+class TimeIsUp(Cancelled):
+    """--command-timeout. Not Unavailable: nobody is to try again."""
+
+
 class _deadline:
-    """The block ends after so many seconds with DeadlineExceeded; nothing for ""."""
+    """The block ends after so many seconds with TimeIsUp; nothing for ""."""
 
     def __init__(self, text: str) -> None:
         self._seconds = seconds(text) if text else 0.0
@@ -219,7 +223,7 @@ class _deadline:
             signal.setitimer(signal.ITIMER_REAL, self._seconds)
 
     def _late(self, number: int, frame: object) -> None:
-        raise DeadlineExceeded("given up", cause=f"it took longer than --command-timeout {self._text}")
+        raise TimeIsUp("given up", cause=f"it took longer than --command-timeout {self._text}")
 
     def __exit__(self, *_: object) -> None:
         if self._seconds > 0:
