@@ -17,7 +17,7 @@ from .command import Command, Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 # verb -> the module that has its COMMAND, and the line that the program's help shows
 SKOPEO = {
@@ -73,8 +73,6 @@ def habit_of(called: str) -> Habit:
     """The habit for the name that the program was called by."""
     if called == "skopeo":
         return Habit(called, "Various operations with container images and image registries", SKOPEO, logrus=True)
-    if called == "umoci":
-        return Habit(called, "Make and change OCI images in a layout", _umoci(), logrus=True)
     return Habit("boxship-image", "Copy, inspect, sign, make and check images", SKOPEO | _umoci() | IMAGE_TOOLS)
 
 
@@ -89,9 +87,20 @@ def _umoci() -> "dict[str, tuple[str, str]]":
     return verbs
 
 
+def _umoci_program(arguments: Sequence[str] | None) -> int:
+    """umoci reads its command line in its own way."""
+    from importlib import import_module
+
+    program: Callable[[Sequence[str] | None], int] = import_module("boxship.tools.umoci.main").main
+    return program(arguments)
+
+
 def main(arguments: Sequence[str] | None = None, called: str = "") -> int:
     """The exit code."""
-    habit = habit_of(called or os.path.basename(sys.argv[0]))
+    name = called or os.path.basename(sys.argv[0])
+    if name == "umoci" and _umoci():
+        return _umoci_program(arguments)
+    habit = habit_of(name)
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
