@@ -14,9 +14,9 @@ from typing import Literal, Protocol
 
 from boxship.errors import BoxshipError, Cancelled, InvalidArgument, NotFound, Unimplemented
 from boxship.image import manifests
-from boxship.image.transforms import Change, Made, check_level
 from boxship.image.compression import Compression, Reader
 from boxship.image.manifests import Document, Format
+from boxship.image.transforms import Change, Made, check_level
 from boxship.image.transports.base import Access, Blob, Destination, Name, Source
 from boxship.image.trust.signatures import Signature
 from boxship.oci import digest as digests
