@@ -11,11 +11,11 @@ from boxship.cli import main as cli
 from boxship.cli.output import filters, human_size, human_size_binary, parse_size, short_size
 from boxship.cli.runflags import FLAGS, request
 from boxship.cli.streams import Demultiplexer, Detacher, key_codes
-from boxship.cli.template import TemplateError
-from boxship.cli.template import parse as template
 from boxship.cli.timeline import as_html, as_text, union
 from boxship.errors import InvalidArgument
 from boxship.flags import Flag, UsageError, parse
+from boxship.template import TemplateError
+from boxship.template import parse as template
 
 SOME = (
     Flag("interactive", "i", "bool"),

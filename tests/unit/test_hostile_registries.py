@@ -329,7 +329,7 @@ def _challenge(server: Server, realm: str) -> None:
         (b"{}", PeerError, "no token"),
         (b'{"token": 7}', PeerError, "no token"),
         (b'{"token": "with\\nnewline"}', PeerError, "no token"),
-        (b'{"token": "bad"}', Unauthenticated, "not logged in"),
+        (b'{"token": "bad"}', Unauthenticated, "authentication required"),
         (b'{"token": "' + b"x" * (2 << 20) + b'"}', PeerError, "larger than"),
     ],
 )

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 # command -> module; the help of each is shown by `boxship --help`
 COMMANDS = {
     "attach": ("attach", "Attach local standard input, output, and error streams to a running container"),
+    "commit": ("commit", "Create a new image from a container's changes"),
     "create": ("create", "Create a new container"),
+    "diff": ("diff", "Inspect changes to files or directories on a container's filesystem"),
     "engine": ("engine", "Run the engine: the Docker Engine API in the foreground"),
     "events": ("events", "Get real time events from the server"),
     "exec": ("exec", "Execute a command in a running container"),
+    "export": ("export", "Export a container's filesystem as a tar archive"),
     "history": ("history", "Show the history of an image"),
     "images": ("images", "List images"),
     "import": ("import_", "Import the contents from a tarball to create a filesystem image"),
@@ -39,6 +42,7 @@ COMMANDS = {
     "push": ("push", "Upload an image to a registry"),
     "load": ("load", "Load an image from a tar archive or STDIN"),
     "logs": ("logs", "Fetch the logs of a container"),
+    "manifest": ("manifest", "Manage image manifests and manifest lists"),
     "network": ("network", "List and inspect networks"),
     "pause": ("pause", "Pause all processes within one or more containers"),
     "port": ("port", "List port mappings or a specific mapping for the container"),
@@ -72,6 +76,7 @@ GROUPS = {
         "restart": "restart", "kill": "kill", "rm": "rm", "remove": "rm", "wait": "wait", "attach": "attach",
         "exec": "exec", "logs": "logs", "inspect": "inspect", "top": "top", "stats": "stats", "rename": "rename",
         "pause": "pause", "unpause": "unpause", "port": "port", "prune": "container-prune",
+        "commit": "commit", "diff": "diff", "export": "export",
     },
     "image": {
         "ls": "images", "list": "images", "load": "load", "save": "save", "import": "import", "rm": "rmi",
@@ -83,8 +88,8 @@ GROUPS = {
 # docker's commands that are not there yet: each says so, where a misspelt one is unknown
 MISSING = frozenset(
     {
-        "build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "export",
-        "manifest", "node", "plugin", "search", "secret", "service", "stack", "swarm", "trust", "update",
+        "build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp",
+        "node", "plugin", "search", "secret", "service", "stack", "swarm", "trust", "update",
     }
 )  # fmt: skip
 

@@ -25,7 +25,7 @@ class Row:
         self._item = item
 
     def field(self, name: str) -> Any:
-        from .template import TemplateError
+        from boxship.template import TemplateError
 
         if name == "Label":
             return lambda key: (self._item.get("Labels") or {}).get(key, "")
@@ -63,7 +63,7 @@ def print_list(
     if form.startswith("table "):
         _template_table(items, fields, unescape(form.removeprefix("table ")))
         return
-    from .template import parse
+    from boxship.template import parse
 
     template = parse(unescape(form))
     for item in items:
@@ -71,7 +71,7 @@ def print_list(
 
 
 def _template_table(items: Sequence[Any], fields: Fields, form: str) -> None:
-    from .template import parse
+    from boxship.template import parse
 
     template = parse(form)
     headings = template.render({name: heading for name, (heading, _) in fields.items()})
@@ -103,7 +103,7 @@ def print_documents(documents: Sequence[Any], form: str) -> None:
         for document in documents:
             print(json.dumps(document, separators=(",", ":"), ensure_ascii=False))
         return
-    from .template import parse
+    from boxship.template import parse
 
     template = parse(unescape(form))
     for document in documents:

@@ -17,9 +17,18 @@ def not_there(name: str) -> str:
 
 
 def group(
-    name: str, help: str, commands: dict[str, Command], aliases: dict[str, str], missing: Collection[str] = ()
+    name: str,
+    help: str,
+    commands: dict[str, Command],
+    aliases: dict[str, str],
+    missing: Collection[str] = (),
+    *,
+    local: bool = False,
 ) -> Command:
-    """A command whose first word chooses one of ``commands``; ``missing`` are those of docker's not there yet."""
+    """A command whose first word chooses one of ``commands``; ``missing`` are those of docker's not there yet.
+
+    ``local`` commands need no engine.
+    """
 
     def do(context: Context, o: Parsed) -> int:
         word, *rest = o.args or [""]
@@ -38,4 +47,4 @@ def group(
             return 0
         return chosen.do(context, chosen.parse(rest, f"boxship {name}"))
 
-    return Command(name, "COMMAND", help, do, least=0, most=None, interspersed=False)
+    return Command(name, "COMMAND", help, do, least=0, most=None, interspersed=False, local=local)

@@ -21,6 +21,7 @@ from .config import NAMESPACE, EngineConfig
 from .create import Creator
 from .events import EventBus
 from .execs import Execs
+from .filesystem import FileSystems
 from .images import Images
 from .lifecycle import Lifecycle
 from .live import Live
@@ -52,6 +53,7 @@ class Engine:
         self.networks = networks
         self.creator = Creator(client, self.store, self.images, self.volumes, config, self.host)
         self.lifecycle = Lifecycle(client, self.store, self.volumes, networks, self.events, config, self.host)
+        self.file_systems = FileSystems(client, self.images, self.lifecycle)
         self.execs = Execs(client, self.lifecycle, config, self.host)
         self.stats = Stats(client, self.host.memory)
         self._following: asyncio.Task[None] | None = None

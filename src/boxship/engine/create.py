@@ -50,7 +50,7 @@ class ImageFacts:
     """What creating a container needs of an image."""
 
     id: str  # digest of the config
-    chain_id: str  # the snapshot that a container's own is made on
+    ground: str  # the snapshot that a container's own is made on
     config: ContainerConfig
     platform: tuple[str, str, str] = ("linux", "", "")  # os, architecture, variant
 
@@ -137,7 +137,7 @@ class Creator:
                 }
             await self._client.snapshots.Prepare(
                 PrepareSnapshotRequest(
-                    snapshotter=SNAPSHOTTER, key=id, parent=image.chain_id, labels={GC_ROOT: record.Created}
+                    snapshotter=SNAPSHOTTER, key=id, parent=image.ground, labels={GC_ROOT: record.Created}
                 )
             )
             prepared = True
@@ -145,7 +145,7 @@ class Creator:
                 response = await self._client.snapshots.Mounts(MountsRequest(snapshotter=SNAPSHOTTER, key=id))
                 await asyncio.to_thread(self._prepare_rootfs, response.mounts, config.WorkingDir, plan.copy_up)
             directory.mkdir(mode=0o710)
-            self._store.add(record)
+            await self._store.add(record)
         except BaseException:
             if prepared:
                 await self._client.snapshots.Remove(RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=id))

@@ -18,9 +18,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from boxship.api.containerd import Client, lease
-from boxship.api.containerd.content import Info as ContentInfo
-from boxship.api.containerd.content import UpdateRequest
-from boxship.api.containerd.diff import ApplyRequest
 from boxship.api.containerd.images import (
     CreateImageRequest,
     DeleteImageRequest,
@@ -32,14 +29,10 @@ from boxship.api.containerd.images import Image as NamedImage
 from boxship.api.containerd.leases import CreateRequest as CreateLease
 from boxship.api.containerd.leases import DeleteRequest as DeleteLease
 from boxship.api.containerd.snapshots import (
-    CommitSnapshotRequest,
-    PrepareSnapshotRequest,
-    RemoveSnapshotRequest,
-    StatSnapshotRequest,
     UsageRequest,
 )
 from boxship.api.containerd.types import Descriptor
-from boxship.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from boxship.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound
 from boxship.image.compression import Reader
 from boxship.image.load import load_archive, load_layout
 from boxship.image.rootfs import import_rootfs
@@ -56,6 +49,7 @@ from .events import EventBus
 from .filters import Filters, has_label, truth
 from .models import ContainerConfig
 from .names import new_id
+from .unpack import Arriving, Unpacker, label_content
 
 if TYPE_CHECKING:
     import threading
@@ -68,7 +62,6 @@ log = logging.getLogger("boxship.engine.images")
 
 DANGLING = "moby-dangling@"
 BUILT_IN = "docker.io/library/hello:latest"
-UNPACK_LABEL = "containerd.io/uncompressed"
 
 
 @dataclass
@@ -104,8 +97,8 @@ class Images:
         self._built_in = built_in
         self._parsed: dict[str, Image] = {}
         self._loop = asyncio.get_running_loop()
-        self._store = ClientStore(client, self._loop)
-        self._unpacking: dict[str, asyncio.Lock] = {}
+        self.store = ClientStore(client, self._loop)
+        self._snapshots = Unpacker(client)
 
     # -- looking up
 
@@ -113,7 +106,7 @@ class Images:
         found = self._parsed.get(target.digest)
         if found is None:
             descriptor = oci.Descriptor(target.media_type, target.digest, target.size)
-            found = await asyncio.to_thread(resolve, self._store, descriptor)
+            found = await asyncio.to_thread(resolve, self.store, descriptor)
             self._parsed[target.digest] = found
         return found
 
@@ -177,98 +170,39 @@ class Images:
         if image is None:
             image = (await self.find(reference)).image
         config = image_config(image)
-        chain = oci.chain_ids(image.config.diff_ids)
-        await self._unpack(image, chain)
+        await self._snapshots.unpack(image)
+        ground = await self._snapshots.ground(image)
         platform = (image.config.os or "linux", image.config.architecture, image.config.variant)
-        return ImageFacts(image.id, chain[-1] if chain else "", config, platform)
-
-    # -- unpacking
-
-    async def _unpack(self, image: Image, chain: list[str]) -> None:
-        """Make the snapshot of each layer that is not there; others wait for one that is being made."""
-        if chain and await self._has_snapshot(chain[-1]):
-            return
-        lock = self._unpacking.setdefault(image.id, asyncio.Lock())
-        async with lock:
-            parent = ""
-            for layer, diff_id, name in zip(image.manifest.layers, image.config.diff_ids, chain, strict=True):
-                if not await self._has_snapshot(name):
-                    await self._unpack_layer(layer, diff_id, name, parent)
-                parent = name
-            label = {f"containerd.io/gc.ref.snapshot.{SNAPSHOTTER}": parent}
-            if parent:
-                await self._label(image.manifest.config.digest, label)
-        self._unpacking.pop(image.id, None)
-
-    async def _has_snapshot(self, name: str) -> bool:
-        try:
-            await self._client.snapshots.Stat(StatSnapshotRequest(snapshotter=SNAPSHOTTER, key=name))
-        except NotFound:
-            return False
-        return True
-
-    async def _unpack_layer(self, layer: oci.Descriptor, diff_id: str, name: str, parent: str) -> None:
-        key = f"extract-{new_id()[:16]} {name}"
-        snapshots = self._client.snapshots
-        prepared = await snapshots.Prepare(
-            PrepareSnapshotRequest(
-                snapshotter=SNAPSHOTTER, key=key, parent=parent, labels={"containerd.io/gc.root": "unpacking"}
-            )
-        )
-        try:
-            response = await self._client.diff.Apply(
-                ApplyRequest(
-                    diff=Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size),
-                    mounts=prepared.mounts,
-                )
-            )
-            applied = response.applied.digest if response.applied else ""
-            if applied != diff_id:
-                # A compressed layer's own digest says nothing of what it inflates to; the config does.
-                raise DataLoss(f"layer {layer.digest} inflates to {applied}, the image config expects {diff_id}")
-            await snapshots.Commit(CommitSnapshotRequest(snapshotter=SNAPSHOTTER, name=name, key=key))
-        except BaseException as error:
-            await snapshots.Remove(RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=key))
-            if isinstance(error, AlreadyExists):
-                return  # another image with the same layer was faster
-            raise
-
-    async def _label(self, digest: str, labels: dict[str, str]) -> None:
-        await self._client.content.Update(
-            UpdateRequest(
-                info=ContentInfo(digest=digest, labels=labels),
-                update_mask=FieldMask(paths=[f"labels.{key}" for key in labels]),
-            )
-        )
+        return ImageFacts(image.id, ground, config, platform)
 
     # -- coming in
 
     async def load(self, source: Reader) -> list[View]:
         """Load an archive (docker or OCI), unpack its images and give them their names."""
-        async with self._leased():
-            images = await asyncio.to_thread(load_archive, source, self._store)
-            return [await self._adopt(image) for image in images]
+        async with self.leased():
+            images = await asyncio.to_thread(load_archive, source, self.store)
+            return [await self.adopt(image) for image in images]
 
     async def load_built_in(self) -> bool:
         """Load the ``hello`` image that ships with the package; False when it does not."""
         if self._built_in is None or not (self._built_in / "index.json").exists():
             return False
-        async with self._leased():
-            images = await asyncio.to_thread(load_layout, str(self._built_in), self._store)
+        async with self.leased():
+            images = await asyncio.to_thread(load_layout, str(self._built_in), self.store)
             for image in images:
-                await self._adopt(image)
+                await self.adopt(image)
         return bool(images)
 
     async def import_rootfs(self, source: Reader, name: str, message: str, config: dict[str, Any]) -> View:
         """One layer from a root file system's tar."""
         normalised = references.normalise(name) if name else ""
-        async with self._leased():
+        async with self.leased():
             image = await asyncio.to_thread(
-                lambda: import_rootfs(source, self._store, config=config, message=message)
+                lambda: import_rootfs(source, self.store, config=config, message=message)
             )
             if normalised:
                 image.names.append(normalised)
-            view = await self._adopt(image)
+            view = await self.adopt(image)
         self._events.publish("image", "import", view.id, {"name": view.id})
         return view
 
@@ -281,25 +215,45 @@ class Images:
         progress: Progress,
         stop: threading.Event,
     ) -> View:
-        """Bring an image from a registry, unpack it, and let ``name`` mean it."""
+        """Bring an image from a registry, unpack it while it comes, and let ``name`` mean it."""
         from boxship.image.registry.transfer import pull
+
+        arriving = Arriving(self._loop)
 
         def told(blob: oci.Descriptor, status: str, current: int = 0, total: int = 0) -> None:
             progress(blob, status, current, total)
+            if status in ("Already exists", "Download complete"):
+                arriving.came(blob.digest)
             if status == "Already exists":
                 there.add(blob.digest)
 
-        there: set[str] = set()
-        async with self._leased():
-            image = await asyncio.to_thread(
-                pull, repository, tag, self._store, platform=platform, progress=told, stop=stop
-            )
-            image.names.append(name)
-            view = await self._adopt(image, "")
-        for layer in image.manifest.layers:
+        def unpacked(layer: oci.Descriptor) -> None:
             if layer.digest not in there:
                 progress(layer, "Pull complete")
-        return view
+
+        def gave_up(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception():
+                stop.set()
+
+        there: set[str] = set()
+        async with self.leased():
+            unpacking = asyncio.create_task(self._snapshots.unpack_arriving(arriving, unpacked))
+            unpacking.add_done_callback(gave_up)
+            try:
+                image = await asyncio.to_thread(
+                    pull, repository, tag, self.store,
+                    platform=platform, progress=told, known=arriving.known, stop=stop,
+                )  # fmt: skip
+                await unpacking
+            except Cancelled:
+                if unpacking.done() and not unpacking.cancelled() and (cause := unpacking.exception()):
+                    raise cause from None  # it is why the rest was given up
+                raise
+            finally:
+                unpacking.cancel()
+                await asyncio.gather(unpacking, return_exceptions=True)
+            image.names.append(name)
+            return await self.adopt(image, "")
 
     async def push(
         self,
@@ -314,7 +268,7 @@ class Images:
         from boxship.image.registry.transfer import push
 
         return await asyncio.to_thread(
-            push, repository, tag, self._store, target, mount_from=sources, progress=progress, stop=stop
+            push, repository, tag, self.store, target, mount_from=sources, progress=progress, stop=stop
         )
 
     async def id_of(self, name: str) -> str:
@@ -324,14 +278,14 @@ class Images:
         except NotFound:
             return ""
 
-    async def _adopt(self, image: Image, event: str = "load") -> View:
+    async def adopt(self, image: Image, event: str = "load") -> View:
         """Keep an image: labels for the garbage collector, snapshots, names (or a dangling one)."""
-        for descriptor in await asyncio.to_thread(tree, self._store, image.target):
-            labels = await asyncio.to_thread(gc_labels, self._store, descriptor)
+        for descriptor in await asyncio.to_thread(tree, self.store, image.target):
+            labels = await asyncio.to_thread(gc_labels, self.store, descriptor)
             if labels:
-                await self._label(descriptor.digest, labels)
+                await label_content(self._client, descriptor.digest, labels)
         self._parsed[image.target.digest] = image
-        await self._unpack(image, oci.chain_ids(image.config.diff_ids))
+        await self._snapshots.unpack(image)
         for name in image.names or [DANGLING + image.target.digest]:
             await self._point(name, image)
             if image.names and event:
@@ -376,7 +330,7 @@ class Images:
         self._events.publish("image", "tag", view.id, {"name": references.familiar(name)})
 
     @asynccontextmanager
-    async def _leased(self) -> AsyncIterator[None]:
+    async def leased(self) -> AsyncIterator[None]:
         """Nothing that the block brings in is collected before a name keeps it."""
         id = f"boxship-{new_id()[:16]}"
         await self._client.leases.Create(CreateLease(id=id))
@@ -401,7 +355,7 @@ class Images:
                 Image(view.image.target, view.image.manifest_descriptor, view.image.manifest, view.image.config, []),
             )
             one.names.extend(name for name in names if name not in one.names)
-        await asyncio.to_thread(save, self._store, list(chosen.values()), out)
+        await asyncio.to_thread(save, self.store, list(chosen.values()), out)
 
     # -- going away
 

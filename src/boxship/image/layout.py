@@ -49,10 +49,15 @@ def name_of(descriptor: oci.Descriptor) -> str:
 
 
 class Layout:
-    """The layout in the directory ``path``, which must be one: raises NotFound, InvalidArgument (another version)."""
+    """The layout in the directory ``path``, which must be one: raises NotFound, InvalidArgument (another version).
 
-    def __init__(self, path: str) -> None:
+    ``shared`` is a directory that has the blobs in the place of the layout's own, for several layouts at once.
+    """
+
+    def __init__(self, path: str, shared: str = "") -> None:
         self.path = path
+        self._blobs = shared or os.path.join(path, "blobs")
+        self._unfinished = shared or path
         try:
             with open(os.path.join(path, "oci-layout"), "rb") as file:
                 data = file.read(oci.DOCUMENT_LIMIT + 1)
@@ -79,8 +84,12 @@ class Layout:
         return cls(path)
 
     @classmethod
-    def open_or_create(cls, path: str) -> "Layout":
-        return cls(path) if os.path.exists(os.path.join(path, "oci-layout")) else cls.create(path)
+    def open_or_create(cls, path: str, shared: str = "") -> "Layout":
+        if not os.path.exists(os.path.join(path, "oci-layout")):
+            cls.create(path)
+            if shared:
+                os.rmdir(os.path.join(path, "blobs", "sha256"))
+        return cls(path, shared)
 
     # ── Names ──
 
@@ -143,7 +152,7 @@ class Layout:
 
     def blob_path(self, digest: str) -> str:
         algorithm, _, encoded = digests.parse(digest).partition(":")
-        return os.path.join(self.path, "blobs", algorithm, encoded)
+        return os.path.join(self._blobs, algorithm, encoded)
 
     def exists(self, digest: str) -> bool:
         return os.path.exists(self.blob_path(digest))
@@ -180,8 +189,9 @@ class Layout:
     @contextmanager
     def writing(self, verifier: "Verifier | None" = None) -> "Iterator[BlobWriter]":
         """A blob that is written piece by piece; it is there when its `BlobWriter.commit` returns, or nothing is."""
-        temporary = os.path.join(self.path, f"{TEMPORARY}{os.urandom(8).hex()}")
+        temporary = os.path.join(self._unfinished, f"{TEMPORARY}{os.urandom(8).hex()}")
         try:
+            os.makedirs(self._unfinished, mode=0o755, exist_ok=True)
             with open(temporary, "xb", buffering=0) as file:
                 yield BlobWriter(self, file, temporary, verifier or Verifier())
         except OSError as error:
@@ -201,7 +211,7 @@ class Layout:
 
     def blobs(self) -> "Iterator[tuple[Digest, int]]":
         """Every blob's digest and size; what is not named by a digest is passed over."""
-        root = os.path.join(self.path, "blobs")
+        root = self._blobs
         for algorithm in sorted(os.listdir(root)):
             for name in sorted(os.listdir(os.path.join(root, algorithm))):
                 try:

@@ -23,6 +23,7 @@ from typing import Any
 from boxship.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from boxship.image.database import Database
 from boxship.image.rooted import describe, remove_tree
+from boxship.linux.files import unrelated_subdirectories
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS snapshots (
@@ -89,6 +90,7 @@ class OverlaySnapshotter:
         self.root = root
         self._directory = os.path.join(root, "snapshots")
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        unrelated_subdirectories(self._directory)
         self._database = database
         database.script(_SCHEMA)
 

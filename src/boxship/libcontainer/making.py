@@ -2,7 +2,8 @@
 
 The order is that of crash safety: a name is claimed before anything exists, cgroups are written down before they are
 made, the process while its owner is still at work; so ``delete`` finds everything, whenever the creator is killed.
-The executor is spawned first of all and works on the first segment of the plan while the rest is being compiled.
+The executor is spawned first of all and works on the first segment of the plan, up to the new namespaces, while the
+rest is done here: so what that segment does not need comes after it, the check of the whole configuration too.
 """
 
 import os
@@ -54,7 +55,7 @@ def create(
     host: "Host | None",
 ) -> Container:
     """`Container.create`, which has the words."""
-    container = claim(id, bundle, root=root, spec=spec, keep_spec=keep_spec, checked=checked, host=host)
+    container = claim(id, bundle, root=root, spec=spec, keep_spec=keep_spec, checked=True, host=host)
     request = Request(
         container.spec,
         id=id,
@@ -68,7 +69,7 @@ def create(
     try:
         if claimed:
             claimed(container.directory)
-        _make(container, container.directory, container.spec, stdio, request, cgroup_manager, trace)
+        _make(container, container.directory, container.spec, stdio, request, cgroup_manager, trace, checked)
     except BaseException as error:
         container.undo()
         container.keep_failure(error)
@@ -91,7 +92,7 @@ def claim(
     bundle = os.path.abspath(bundle)
     if spec is None:
         spec = read_spec(bundle)
-    if not checked:
+    if not checked or not isinstance(spec, dict):
         validate.check(spec)
     store.claim(root, id)
     record: dict[str, Any] = {
@@ -121,52 +122,33 @@ def _make(
     request: Request,
     cgroup_manager: str,
     trace: bool,
+    checked: bool,
 ) -> None:
-    record = container._record
     triple = (-1, -1, -1) if isinstance(stdio, Terminal) else stdio.triple()
     # First of all the executor: it starts up while we find out what it shall do.
     run = container._run = Run(stdio=triple, trace=trace)
-    record["rootfs"] = request.rootfs = _rootfs(container.bundle, spec, request.rootfs_mounts)
-    if record["own_config"]:
-        store.write(directory, store.CONFIG, spec)
-    manager = _manager(container, spec, cgroup_manager)
-    manager.claim()
-    tasks = manager.tasks_files()
-    request.tasks = len(tasks)
-    request.cgroup = manager.directory()
-    request.cgroup_paths = manager.paths
-    user = (spec.get("process") or {}).get("user") or {}
-    uid = user.get("uid", 0)
-    if isinstance(stdio, Terminal):
-        request.terminal, request.relayed = True, stdio.relayed
-        request.columns, request.rows = stdio.width, stdio.height
-    else:
-        request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
-    complete = False
-    if request.cgroup or manager.unit:
-        # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
-        _record_cgroups(container, manager, directory)
-        complete = _create_target(container, manager, run.stage)
-    if complete:
-        owner = cgroup_owner(spec)
-        if owner:
-            manager.own(owner)
-        manager.apply(for_cgroups(spec.get("linux") or {}))
 
-    def begin(plan: Plan) -> None:
-        listener = _listen(directory)
-        try:
-            handles = [listener.fileno(), *range(3, 3 + request.preserve_fds)]
-            run.extend(plan, handles, last=False)
-        finally:
-            listener.close()
+    def check() -> None:
+        nonlocal checked
+        if not checked:
+            checked = True
+            validate.check(spec)
 
-    home = home_of(spec, uid, record["rootfs"], request.rootfs_mounts)
-    plan = compile_spec(request, container.host, home=home, begin=begin)
+    try:
+        plan, manager, complete = _begin(container, directory, spec, stdio, triple, request, cgroup_manager, check)
+    except Exception:
+        check()  # what makes no sense was met before anybody looked for it, and has no name yet
+        raise
+    record = container._record
     container.plan = plan
     container.notes = record["notes"] = plan.notes
     record["after_start"] = _after_start(plan)
-    run.extend(plan)
+    listener = _listen(directory)
+    try:
+        run.extend(plan, (listener.fileno(), *range(3, 3 + request.preserve_fds)))
+    finally:
+        listener.close()
+    tasks = manager.tasks_files()
     if not complete:
         if not request.cgroup:
             _record_cgroups(container, manager, directory)
@@ -188,6 +170,60 @@ def _make(
         _enter_rdt_class(container, directory, spec["linux"]["intelRdt"], run.pid)
     run.keep()
     container.times = run.times
+
+
+def _begin(
+    container: Container,
+    directory: str,
+    spec: "dict[str, Any]",
+    stdio: "Stdio | Terminal",
+    triple: "tuple[int, int, int]",
+    request: Request,
+    cgroup_manager: str,
+    check: "Callable[[], None]",
+) -> "tuple[Plan, Manager, bool]":
+    """Send the executor on its way, then compile the rest: the plan, the cgroups, and whether those are complete.
+
+    Until ``check`` was called the configuration may be anything.
+    """
+    run, record = container._run, container._record
+    assert run is not None
+    record["rootfs"] = request.rootfs = _rootfs(container.bundle, spec, request.rootfs_mounts)
+    manager = _manager(container, spec, cgroup_manager)
+    request.tasks = len(manager.tasks_files())
+    request.cgroup = manager.directory()
+    request.cgroup_paths = manager.paths
+    user = (spec.get("process") or {}).get("user") or {}
+    uid = user.get("uid", 0)
+    if isinstance(stdio, Terminal):
+        request.terminal, request.relayed = True, stdio.relayed
+        request.columns, request.rows = stdio.width, stdio.height
+    else:
+        request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
+    complete = False
+    target = bool(request.cgroup or manager.unit)
+    if target:
+        # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
+        check()
+        manager.claim()
+        _record_cgroups(container, manager, directory)
+        complete = _create_target(container, manager, run.stage)
+    if complete:
+        owner = cgroup_owner(spec)
+        if owner:
+            manager.own(owner)
+        manager.apply(for_cgroups(spec.get("linux") or {}))
+
+    def begin(plan: Plan) -> None:
+        run.extend(plan, last=False)
+        check()
+        if not target:
+            manager.claim()
+        if record["own_config"]:
+            store.write(directory, store.CONFIG, spec)
+
+    home = home_of(spec, uid, record["rootfs"], request.rootfs_mounts)
+    return compile_spec(request, container.host, home=home, begin=begin), manager, complete
 
 
 def _meet(container: Container, name: str, run: Run, tasks: "list[str]") -> None:

@@ -1,4 +1,4 @@
-"""File system calls that `os` lacks: openat2(2) for look-ups inside a root, syncfs(2).
+"""File system calls that `os` lacks: openat2(2) for look-ups inside a root, syncfs(2), a flag of inodes.
 
 `open_in_root` is how anything inside a container's root file system is reached: absolute symlinks and ``..`` are
 taken relative to the root, as if by chroot, and magic links are refused (Linux 5.6).
@@ -6,6 +6,7 @@ taken relative to the root, as if by chroot, and magic links are refused (Linux 
 
 import ctypes
 import errno
+import fcntl
 import os
 
 _SYS_OPENAT2 = 437  # the same on every architecture: it came after the numbers were unified
@@ -40,3 +41,25 @@ def syncfs(fd: int) -> None:
     if _libc.syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+_GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602  # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS (ioctl_iflags(2))
+_TOPDIR = 0x00020000  # FS_TOPDIR_FL
+
+
+def unrelated_subdirectories(path: str) -> None:
+    """Say of a directory that what is below its subdirectories has nothing to do with one another: chattr +T.
+
+    ext4 puts such subdirectories into block groups of their own. Without it a tree that is made where another one
+    was deleted takes ten times as long: ext4 looks at every inode freed in the last five minutes before it takes
+    one (recently_deleted in fs/ext4/ialloc.c). File systems that know no such flag need none.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8))[:4], "little")
+        if not flags & _TOPDIR:
+            fcntl.ioctl(fd, _SET_FLAGS, (flags | _TOPDIR).to_bytes(8, "little"))
+    except OSError:
+        return  # it makes things faster, nothing else
+    finally:
+        os.close(fd)

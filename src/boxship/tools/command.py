@@ -1,4 +1,4 @@
-"""What a verb of the image tools is: its words, its flags, how many arguments it wants, and the function that does it.
+"""What a verb of the image tools is: its words, flags, how many arguments it wants, the function that does it.
 
 A verb's module has a ``COMMAND``::
 
@@ -34,7 +34,7 @@ class Context:
 
 
 class Refused(BoxshipError):
-    """An answer that is no fault, with its own exit code: an image that is not valid, a signature that is not good."""
+    """An answer that is no fault, with its own exit code: an image that is not valid, a signature not good."""
 
     kind = "refused"
 

@@ -6,10 +6,10 @@ import json
 import time
 
 from boxship.flags import Flag, Parsed
+from boxship.template import parse
 
 from ..command import Command, Context
 from ..output import filters
-from ..template import parse
 from .logs import moment
 
 FLAGS = (

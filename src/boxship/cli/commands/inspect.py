@@ -6,10 +6,10 @@ import sys
 
 from boxship.api.engine.client import EngineError, quote_path
 from boxship.flags import Flag, Parsed, UsageError
+from boxship.template import typed
 
 from ..command import Command, Context
 from ..output import print_documents
-from ..template import typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

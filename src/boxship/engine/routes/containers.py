@@ -18,6 +18,7 @@ from ..lifecycle import NotModified
 from ..live import Live
 from ..router import Route, version_tuple
 from ..stdio import STDERR, STDOUT
+from .bodies import ChunkWriter
 
 PS_FILTERS = frozenset(
     {"ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish",
@@ -57,6 +58,8 @@ class ContainerRoutes:
             ("GET", "/containers/{id}/logs", self.logs),
             ("GET", "/containers/{id}/stats", self.stats),
             ("GET", "/containers/{id}/top", self.top),
+            ("GET", "/containers/{id}/changes", self.changes),
+            ("GET", "/containers/{id}/export", self.export),
             ("DELETE", "/containers/{id}", self.remove),
         ]
 
@@ -90,6 +93,16 @@ class ContainerRoutes:
         live = self._live(request)
         size = await self._size(live.record) if request.flag("size") else None
         return json_response(inspect.container(live, self._engine.config, size))
+
+    async def changes(self, request: Request) -> Response:
+        return json_response(await self._engine.file_systems.changes(self._live(request).record))
+
+    async def export(self, request: Request) -> None:
+        record = self._live(request).record
+        async with request.stream("application/octet-stream") as out:
+            writer = ChunkWriter(out)
+            await self._engine.file_systems.export(record, writer)
+            await writer.end()
 
     async def start(self, request: Request) -> Response:
         live = self._live(request)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -11,58 +10,20 @@ from typing import Any
 import msgspec
 
 from boxship.errors import InvalidArgument, Unimplemented
-from boxship.http.protocol import Request, Response, StreamResponse, encode_json, json_response
+from boxship.http.protocol import Request, Response, encode_json, json_response
 from boxship.oci import reference as references
 
+from .. import models
 from ..app import Engine
+from ..filesystem import merge
 from ..filters import parse_filters
 from ..images import BUILT_IN
 from ..registries import login_of
 from ..router import Route
+from .bodies import BodyReader, ChunkWriter
 
 LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
-
-
-class BodyReader:
-    """A request's body as the synchronous file that a worker thread reads an archive from."""
-
-    def __init__(self, body: AsyncIterator[bytes]) -> None:
-        self._body = body
-        self._loop = asyncio.get_running_loop()
-        self._rest = b""
-        self._ended = False
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, b"" at the end; called from a worker thread."""
-        if size < 0:
-            parts = []
-            while part := self.read(1 << 20):
-                parts.append(part)
-            return b"".join(parts)
-        if not self._rest and not self._ended:
-            self._rest = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
-
-    async def _next(self) -> bytes:
-        async for part in self._body:
-            if part:
-                return part
-        self._ended = True
-        return b""
-
-
-class ChunkWriter:
-    """A chunked response as the synchronous file that a worker thread writes an archive to."""
-
-    def __init__(self, out: StreamResponse) -> None:
-        self._out = out
-        self._loop = asyncio.get_running_loop()
-
-    def write(self, data: bytes, /) -> int:
-        asyncio.run_coroutine_threadsafe(self._out.write(data), self._loop).result()
-        return len(data)
 
 
 def changes(lines: list[str]) -> dict[str, Any]:
@@ -85,7 +46,9 @@ def changes(lines: list[str]) -> dict[str, Any]:
                 config["Entrypoint"] = value
             case "ENV":
                 pairs = shlex.split(rest) if "=" in rest.split(" ")[0] else [rest.replace(" ", "=", 1)]
-                config.setdefault("Env", []).extend(pairs)
+                named = {pair.partition("=")[0] for pair in pairs}
+                before = [pair for pair in config.get("Env", []) if pair.partition("=")[0] not in named]
+                config["Env"] = [*before, *pairs]
             case "LABEL":
                 config.setdefault("Labels", {}).update(pair.partition("=")[::2] for pair in shlex.split(rest))
             case "EXPOSE":
@@ -101,7 +64,7 @@ def changes(lines: list[str]) -> dict[str, Any]:
             case "STOPSIGNAL":
                 config["StopSignal"] = rest
             case _:
-                raise InvalidArgument(f"{word or line!r} is not a valid change command")
+                raise InvalidArgument(f"{word.lower()} is not a valid change command")
     return config
 
 
@@ -123,6 +86,7 @@ class ImageRoutes:
             ("POST", "/images/{name*}/push", self.push),
             ("GET", "/distribution/{name*}/json", self.distribution),
             ("DELETE", "/images/{name*}", self.remove),
+            ("POST", "/commit", self.commit),
         ]
 
     async def index(self, request: Request) -> Response:
@@ -190,6 +154,26 @@ class ImageRoutes:
         view = await self._engine.images.import_rootfs(BodyReader(request.body()), name, message, config)
         return Response(200, encode_json({"status": view.id}) + b"\r\n", "application/json")
 
+    async def commit(self, request: Request) -> Response:
+        """``POST /commit``: the body is a container config that goes before the container's own."""
+        query = request.query
+        live = self._engine.lifecycle.get(query.get("container", ""))
+        repository, tag = query.get("repo", ""), query.get("tag", "")
+        body = await request.read()
+        given = models.decode(body, models.ContainerConfig, "container configuration") if body.strip() else None
+        asked = "\n".join(request.query_lists.get("changes", []))
+        lines = [line for line in asked.split("\n") if line.strip()]
+        own = merge(changes(lines), msgspec.to_builtins(given) if given else {})
+        view = await self._engine.file_systems.commit(
+            live,
+            name=str(references.parse(f"{repository}:{tag}" if tag else repository)) if repository else "",
+            comment=query.get("comment", ""),
+            author=query.get("author", ""),
+            pause=request.flag("pause", True),
+            config=own,
+        )
+        return json_response({"Id": view.id}, 201)
+
     async def get(self, request: Request) -> None:
         await self._save(request, [request.params["name"]])
 
@@ -203,7 +187,9 @@ class ImageRoutes:
         for name in names:
             await self._engine.images.find(name)  # a missing one is a 404, not a broken archive
         async with request.stream("application/x-tar") as out:
-            await self._engine.images.save(names, ChunkWriter(out))
+            writer = ChunkWriter(out)
+            await self._engine.images.save(names, writer)
+            await writer.end()
 
     async def tag(self, request: Request) -> Response:
         repository = request.query.get("repo", "")

@@ -6,7 +6,7 @@ Digests and sizes are verified as bytes pass; what does not fit its digest is ne
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urljoin
 
 import msgspec
@@ -26,7 +26,7 @@ from boxship.oci import image as oci
 from boxship.oci.digest import Digest
 from boxship.oci.reference import Reference
 
-from .credentials import Credential, Credentials
+from .credentials import Credential
 from .hosts import Settings, endpoints
 from .session import Response, Session, Unreachable
 
@@ -35,6 +35,12 @@ LIST_LIMIT = 8 << 20
 PAGES = 1000
 
 T = TypeVar("T")
+
+
+class Keyring(Protocol):
+    """What knows credentials: `boxship.image.registry.credentials.Credentials` is one."""
+
+    def get(self, domain: str) -> "Credential | None": ...
 
 
 class Blob:
@@ -61,7 +67,7 @@ class Repository:
         *,
         settings: "Settings | None" = None,
         credential: "Credential | None" = None,
-        credentials: "Credentials | None" = None,
+        credentials: "Keyring | None" = None,
         registry_token: str = "",
     ) -> None:
         self.reference = reference
@@ -252,6 +258,32 @@ class Repository:
             session.request(
                 "PUT", f"{url}{separator}{urlencode({'digest': digest})}", scope=scope, body=body, headers=headers,
                 expect=(201, 204), what=what, again=not chunk and size < (1 << 20),
+            ).close()  # fmt: skip
+
+        self._ask("push", ask)
+
+    def upload_stream(self, source: "Iterable[bytes]", finish: "Callable[[], str]") -> None:
+        """Upload bytes whose digest is known when they have passed: ``finish`` says it then.
+
+        They are sent once, so what breaks is not taken up again. Raises DataLoss, Unavailable.
+        """
+        what = f"push a blob to {self.reference.familiar_name}"
+        scope = self._scope("pull,push")
+
+        def ask(session: Session) -> None:
+            with session.request(
+                "POST", f"/v2/{self.path}/blobs/uploads/", scope=scope, body=b"", expect=(202,), what=what
+            ) as response:
+                url = self._location(response, what)
+            with session.request(
+                "PATCH", url, scope=scope, body=lambda: source, expect=(202, 204), what=what, again=False,
+                headers={"Content-Type": "application/octet-stream"},
+            ) as response:  # fmt: skip
+                url = self._location(response, what)
+            separator = "&" if "?" in url else "?"
+            session.request(
+                "PUT", f"{url}{separator}{urlencode({'digest': finish()})}", scope=scope, body=b"",
+                headers={"Content-Length": "0"}, expect=(201, 204), what=what, again=False,
             ).close()  # fmt: skip
 
         self._ask("push", ask)

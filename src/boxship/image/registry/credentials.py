@@ -9,6 +9,7 @@ import base64
 import binascii
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,10 +52,14 @@ def _host(key: str) -> str:
 
 
 class Credentials:
-    """One configuration file. Reading a missing one is fine; unknown keys are kept when it is written."""
+    """One configuration file. Reading a missing one is fine; unknown keys are kept when it is written.
 
-    def __init__(self, path: str = "") -> None:
+    ``key`` says under which name a registry is filed: docker's and containers' files differ for Docker Hub.
+    """
+
+    def __init__(self, path: str = "", *, key: "Callable[[str], str]" = key_of) -> None:
         self.path = path or default_path()
+        self._key = key
 
     def _read(self) -> "dict[str, Any]":
         try:
@@ -62,6 +67,8 @@ class Credentials:
                 data = file.read()
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise FailedPrecondition(f"credentials in {self.path}", cause=error.strerror or str(error)) from error
         try:
             return msgspec.json.decode(data or b"{}", type=dict[str, Any])
         except msgspec.DecodeError as error:
@@ -70,7 +77,7 @@ class Credentials:
     def get(self, domain: str) -> "Credential | None":
         """What is known for a registry; raises FailedPrecondition when its helper fails."""
         config = self._read()
-        key = key_of(domain)
+        key = self._key(domain)
         helper = (config.get("credHelpers") or {}).get(domain) or config.get("credsStore")
         if helper:
             found = self._ask(helper, key)
@@ -81,6 +88,15 @@ class Credentials:
         if entry is None:
             entry = next((value for name, value in auths.items() if _host(name) == _host(key)), None)
         return self._decode(domain, entry) if isinstance(entry, dict) and entry else None
+
+    def exactly(self, name: str) -> "Credential | None":
+        """What is filed under this very name, which may have a path. Helpers are not asked."""
+        entry = (self._read().get("auths") or {}).get(name)
+        return self._decode(name, entry) if isinstance(entry, dict) and entry else None
+
+    def names(self) -> "list[str]":
+        """Every name that something is filed under in the file itself."""
+        return list(self._read().get("auths") or {})
 
     def _decode(self, domain: str, entry: "dict[str, Any]") -> "Credential | None":
         username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
@@ -98,7 +114,7 @@ class Credentials:
     def store(self, domain: str, credential: Credential) -> str:
         """Remember it; says where: a path, or the helper's name. The file is replaced whole, and private."""
         config = self._read()
-        key = key_of(domain)
+        key = self._key(domain)
         helper = (config.get("credHelpers") or {}).get(domain) or config.get("credsStore")
         if helper:
             secret = credential.identity_token or credential.password
@@ -119,7 +135,7 @@ class Credentials:
     def erase(self, domain: str) -> bool:
         """Forget it; False when nothing was known."""
         config = self._read()
-        key = key_of(domain)
+        key = self._key(domain)
         helper = (config.get("credHelpers") or {}).get(domain) or config.get("credsStore")
         known = False
         if helper:
@@ -134,12 +150,15 @@ class Credentials:
         return known
 
     def _write(self, config: "dict[str, Any]") -> None:
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         temporary = f"{self.path}.{os.getpid()}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
-        os.replace(temporary, self.path)
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(self.path)), mode=0o700, exist_ok=True)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
+            os.replace(temporary, self.path)
+        except OSError as error:
+            raise FailedPrecondition(f"cannot write {self.path}", cause=error.strerror or str(error)) from error
 
     def _ask(self, helper: str, key: str) -> "Credential | None":
         out = self._helper(helper, "get", key.encode(), missing_is_fine=True)

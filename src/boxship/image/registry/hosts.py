@@ -40,11 +40,17 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``insecure``: registries (``host``, ``host:port`` or a CIDR); ``mirrors``: URLs to ask first, by registry."""
+    """``insecure``: registries (``host``, ``host:port`` or a CIDR); ``mirrors``: URLs to ask first, by registry.
+
+    ``verify`` True asks for TLS with a good certificate also on loopback, False for neither anywhere.
+    ``certificates`` is a directory for every registry, in the place of those below ``directories``.
+    """
 
     insecure: tuple[str, ...] = ()
     mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     directories: tuple[str, ...] = DIRECTORIES
+    verify: "bool | None" = None
+    certificates: str = ""
 
 
 def is_loopback(domain: str) -> bool:
@@ -64,6 +70,8 @@ def _name(domain: str) -> str:
 
 
 def _is_insecure(domain: str, settings: Settings) -> bool:
+    if settings.verify is not None:
+        return not settings.verify
     if is_loopback(domain) or domain in settings.insecure or _name(domain) in settings.insecure:
         return True
     try:
@@ -82,7 +90,9 @@ def _is_insecure(domain: str, settings: Settings) -> bool:
 def endpoints(domain: str, settings: Settings, capability: str) -> "list[Endpoint]":
     """Where to ask, in order, for ``capability``: mirrors first, the registry itself last."""
     found: list[Endpoint] = []
-    for directory in settings.directories:
+    if settings.certificates:
+        found = list(_own(domain, settings, *_certificates(settings.certificates)))
+    for directory in settings.directories if not found else ():
         path = os.path.join(
             directory, domain.replace(":", "_") if not os.path.isdir(f"{directory}/{domain}") else domain
         )
@@ -92,8 +102,6 @@ def endpoints(domain: str, settings: Settings, capability: str) -> "list[Endpoin
         if os.path.isdir(path):
             found = list(_own(domain, settings, *_certificates(path)))
             break
-    else:
-        found = list(_own(domain, settings, (), None))
     if not any(one.own for one in found):
         found += _own(domain, settings, (), None)
     mirrors = [
@@ -108,14 +116,18 @@ def _own(
 ) -> Iterator[Endpoint]:
     url = _REAL.get(domain, f"https://{domain}")
     insecure = _is_insecure(domain, settings)
-    yield Endpoint(url, verify=not insecure or bool(authorities), authorities=authorities, client=client)
-    if insecure and not authorities:
+    verify = not insecure or (bool(authorities) and settings.verify is None)
+    yield Endpoint(url, verify=verify, authorities=authorities, client=client)
+    if insecure and not (authorities and verify):
         yield Endpoint(f"http://{domain}")
 
 
 def _certificates(directory: str) -> "tuple[tuple[str, ...], tuple[str, str] | None]":
     """docker's way: every ``*.crt`` is an authority, the first ``*.cert`` with its key is ours."""
-    names = sorted(os.listdir(directory))
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise InvalidArgument(f"certificate directory {directory}", cause=error.strerror or str(error)) from error
     authorities = tuple(f"{directory}/{name}" for name in names if name.endswith(".crt"))
     for name in names:
         if name.endswith(".cert"):

@@ -49,12 +49,14 @@ def pull(
     platform: "Platform | None" = None,
     all_platforms: bool = False,
     progress: Progress = silent,
+    known: "Callable[[Image], object] | None" = None,
     stop: "threading.Event | None" = None,
 ) -> Image:
     """Bring an image into ``store``: ``reference`` is a tag or a digest.
 
     Of an index only the manifest for ``platform`` (default: this host) comes, with ``all_platforms`` all of them; the
     image's target is the index all the same, so that its digest is the registry's.
+    ``known`` is told the image when its manifest and config are there, before the layers.
     ``stop`` may be set by another thread to give it up (Cancelled).
     Raises NotFound (no such image, none for the platform), DataLoss, InvalidArgument, PermissionDenied, Unavailable,
     ResourceExhausted; the store is as before then.
@@ -65,6 +67,9 @@ def pull(
         wanted = platform or platforms.host()
         pulling.keep(target, data)
         pulling.below(target, data, None if all_platforms else wanted, 0)
+        if known is not None and not all_platforms:
+            pulling.fetch_configs()
+            known(resolve(store, target, wanted))
         pulling.fetch()
         if all_platforms:
             return _any(store, target, wanted)
@@ -141,6 +146,12 @@ class _Pull:
                 self._layers.add(layer.digest)
                 self._progress(layer, "Pulling fs layer")
 
+    def fetch_configs(self) -> None:
+        """What says what the layers are."""
+        for blob in [blob for digest, blob in self._blobs.items() if digest not in self._layers]:
+            self._bring(blob)
+            del self._blobs[blob.digest]
+
     def fetch(self) -> None:
         """Bring all blobs, AT_ONCE at a time; the first error ends the others."""
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pull") as pool:
@@ -167,7 +178,7 @@ class _Pull:
             if digests.of(data, digests.algorithm(digests.parse(blob.digest))) == blob.digest:
                 self._put(data, blob.digest)  # the manifest carries it (image-spec, descriptor.md)
                 return
-        reader = _Resumed(self._repository, blob, self._stop, self._tell)
+        reader = Resumed(self._repository, blob, self._stop, self._tell)
         try:
             self._put(reader, blob.digest)
         finally:
@@ -183,7 +194,7 @@ class _Stopped(Cancelled):
     """Another blob of the same transfer failed, or somebody gave up."""
 
 
-class _Resumed:
+class Resumed:
     """A blob as a reader that takes the connection up again where it broke, and refuses a wrong size."""
 
     def __init__(
@@ -196,6 +207,7 @@ class _Resumed:
         self._told = 0.0
         self._offset = 0
         self._tries = 0
+        self.size = blob.size
         self._source = repository.blob(blob.digest)
         if self._source.size not in (-1, blob.size):
             size = self._source.size

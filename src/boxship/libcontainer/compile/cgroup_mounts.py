@@ -11,6 +11,7 @@ from boxship.libcontainer.plan.ops import (
     MakeMount,
     Mkdir,
     MoveMount,
+    Open,
     OpenTarget,
     OpenTree,
     SetMountAttributes,
@@ -23,21 +24,55 @@ from boxship.linux.abi.mount import (
     MOUNT_ATTR_NOSUID,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
+    O_PATH,
     OPEN_TREE_CLONE,
 )
 
-from . import namespaces
-from .context import Context
+from . import affinity, hooks, namespaces
+from .context import Context, clean
 from .options import Options
 
 ONTO = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 
 
-def cgroup_mounts(c: Context) -> None:
-    """As late as it may be: the creator makes the cgroups meanwhile."""
+def before_pivot(c: Context) -> None:
+    """Enter the cgroups and mount them, where something before or at the pivot depends on it."""
+    c.cgroups_after_pivot = _can_wait(c)
+    if not c.cgroups_after_pivot:
+        _cgroup_mounts(c)
+
+
+def after_pivot(c: Context) -> None:
+    """The same as late as it may be: the creator makes the cgroups meanwhile."""
+    if c.cgroups_after_pivot:
+        if c.later:
+            c.purpose("open the new root")
+            c.root = c.slot()
+            c.add(Open(c.root, CWD, "/", O_PATH))
+        _cgroup_mounts(c)
+
+
+def _cgroup_mounts(c: Context) -> None:
     namespaces.enter_cgroups(c)
+    affinity.everywhere(c)
     for target, options in c.later:
         cgroup(c, target, options)
+
+
+def _can_wait(c: Context) -> bool:
+    """Whether nobody can tell: no hook looks, no host path is needed, nothing is hidden or shared there."""
+    if c.shares_mounts or c.request.no_pivot or "cgroup" not in c.created:
+        return False
+    if any(hooks.of(c.spec, kind) for kind in ("prestart", "createRuntime", "createContainer")):
+        return False
+    if "shared" in str(c.linux.get("rootfsPropagation") or ""):
+        return False
+    covered = [clean(path) for key in ("maskedPaths", "readonlyPaths") for path in c.linux.get(key) or ()]
+    return not any(
+        (path + "/").startswith(target + "/") or (target + "/").startswith(path + "/")
+        for target, _ in c.later
+        for path in covered
+    )
 
 
 def cgroup(c: Context, target: str, options: Options) -> None:

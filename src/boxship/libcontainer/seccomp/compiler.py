@@ -3,7 +3,7 @@
 The kernel runs the program for every call (and once for every call number at load time, to learn which need
 no run), so what counts is how many instructions a call takes.
 Calls are numbers, neighbours mostly share an answer: the numbers are cut into ranges of equal answer, and a
-binary search over the ranges finds a call's in about eight comparisons.
+binary search over the ranges (search.py) finds a call's in about eight comparisons.
 Calls with rules on arguments get a range of their own, ending in the tests of those rules.
 
 The answers equal libseccomp's for the same rules, which a test checks by running both programs over every call
@@ -19,6 +19,7 @@ from boxship.linux.abi.syscalls import ARCHITECTURES, ARM_PRIVATE, X32_BIT, numb
 
 from .assembler import AND, JA, JEQ, JGE, JGT, JSET, LOAD, RET, Instruction, pack
 from .cache import Filter, native_architecture
+from .search import GO_ON, REACH, Code, TooFar, search
 
 ENOSYS = 38
 
@@ -58,6 +59,8 @@ MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     Condition = tuple[int, str, int, int]  # argument index, operator, value, second value
     Rule = tuple[int, tuple[Condition, ...]]  # what to return when all conditions hold
 
@@ -194,36 +197,20 @@ def _leaf(rules: "tuple[Rule, ...]", default: int) -> "list[Instruction]":
     return code
 
 
-def _search(ranges: "list[tuple[int, list[Instruction]]]") -> "list[Instruction]":
-    """A binary search over ``(first number, code)``, sorted; the number is in the accumulator."""
-    if len(ranges) == 1:
-        return ranges[0][1]
-    middle = len(ranges) // 2
-    left, right = _search(ranges[:middle]), _search(ranges[middle:])
-    if len(left) <= 255:
-        return [Instruction(JGE, ranges[middle][0], skip_true=len(left)), *left, *right]
-    # A conditional jump reaches 255 instructions, JA any distance.
-    return [Instruction(JGE, ranges[middle][0], skip_false=1), Instruction(JA, len(left)), *left, *right]
-
-
-def _section(rules: "dict[str, list[Rule]]", architecture: str, default: int, newest: bool) -> "list[Instruction]":
-    """The program for one architecture's calls."""
+def _answers(rules: "dict[str, list[Rule]]", architecture: str, newest: bool) -> "list[tuple[int, tuple[Rule, ...]]]":
+    """The calls of one architecture as ranges of equal answer: first number and rules, without X32_BIT."""
     known = numbers(architecture)
-    base = X32_BIT if architecture == "SCMP_ARCH_X32" else 0
     answers: dict[int, tuple[Rule, ...]] = {
-        base + known[name]: tuple(call_rules) for name, call_rules in rules.items() if name in known
+        known[name]: tuple(call_rules) for name, call_rules in rules.items() if name in known
     }
-    cuts: list[tuple[int, list[Instruction]]] = []
-    previous: tuple[Rule, ...] | None = None
+    cuts: list[tuple[int, tuple[Rule, ...]]] = []
     position = 0
 
     def cut(at: int, answer: "tuple[Rule, ...]") -> None:
-        nonlocal previous
-        if answer != previous:
-            cuts.append((at, _leaf(answer, default)))
-            previous = answer
+        if not cuts or answer != cuts[-1][1]:
+            cuts.append((at, answer))
 
-    usual = sorted(number for number in answers if number - base < ARM_PRIVATE)
+    usual = sorted(number for number in answers if number < ARM_PRIVATE)
     for number in usual:
         if number > position:
             cut(position, ())
@@ -241,7 +228,66 @@ def _section(rules: "dict[str, list[Rule]]", architecture: str, default: int, ne
             cut(number, answers[number])
             position = number + 1
         cut(max(position, ARM_PRIVATE), ())
-    return _search(cuts)
+    return cuts
+
+
+class _Leaves:
+    """The code of each answer, one object for equal ones."""
+
+    def __init__(self, default: int) -> None:
+        self._default = default
+        self._known: dict[tuple[Rule, ...], Code] = {}
+
+    def __call__(self, answer: "tuple[Rule, ...]") -> Code:
+        if answer not in self._known:
+            self._known[answer] = _leaf(answer, self._default)
+        return self._known[answer]
+
+
+def _section(ranges: "list[tuple[int, tuple[Rule, ...]]]", default: int) -> Code:
+    leaves = _Leaves(default)
+    return search([(first, leaves(answer)) for first, answer in ranges])
+
+
+def _x86_64(
+    plain: "list[tuple[int, tuple[Rule, ...]]]", x32: "list[tuple[int, tuple[Rule, ...]]] | None", default: int
+) -> Code:
+    """x32 shares the architecture's name and most of its numbers, with one bit set: only what differs is searched
+    for, and what does not goes on to the other's search."""
+    rest = _section(plain, default)
+    if x32 is None:
+        own: Code = [Instruction(RET, ACTIONS["SCMP_ACT_KILL"])]
+    else:
+        leaves = _Leaves(default)
+        different: list[tuple[int, Code]] = []
+        for first, one, other in _side_by_side(x32, plain):
+            answer = GO_ON if one == other else leaves(one)
+            if not different or different[-1][1] is not answer:
+                different.append((first, answer))
+        try:
+            own = [Instruction(AND, X32_BIT - 1), *search(different)]
+        except TooFar:
+            own = [Instruction(AND, X32_BIT - 1), *_section(x32, default)]
+    return [*_unless(JGE, X32_BIT, own), *rest]
+
+
+def _side_by_side(
+    one: "list[tuple[int, tuple[Rule, ...]]]", other: "list[tuple[int, tuple[Rule, ...]]]"
+) -> "Iterator[tuple[int, tuple[Rule, ...], tuple[Rule, ...]]]":
+    """Where either has a new answer: the number, and both answers from there on."""
+    left, right = dict(one), dict(other)
+    here: tuple[Rule, ...] = ()
+    there: tuple[Rule, ...] = ()
+    for first in sorted(left.keys() | right.keys()):
+        here, there = left.get(first, here), right.get(first, there)
+        yield first, here, there
+
+
+def _unless(code: int, k: int, section: Code) -> Code:
+    """``section`` where the comparison holds; otherwise what follows."""
+    if len(section) <= REACH:
+        return [Instruction(code, k, skip_false=len(section)), *section]
+    return [Instruction(code, k, skip_true=1), Instruction(JA, len(section)), *section]
 
 
 def check_names(profile: "dict[str, object]") -> None:
@@ -297,24 +343,21 @@ def assemble(profile: "dict[str, object]", native: str = "") -> Filter:
     if profile.get("listenerMetadata") and not profile.get("listenerPath"):
         raise InvalidArgument("linux.seccomp.listenerMetadata is set, but linux.seccomp.listenerPath is not")
     newest = default & 0x7FFF0000 not in (ACTIONS["SCMP_ACT_ALLOW"], ACTIONS["SCMP_ACT_LOG"])
-    refuse = [Instruction(RET, ACTIONS["SCMP_ACT_KILL"])]
-    code: list[Instruction] = list(refuse)
+    code: Code = [Instruction(RET, ACTIONS["SCMP_ACT_KILL"])]
     sections: dict[int, list[str]] = {}
     for name in architectures:
         sections.setdefault(ARCHITECTURES[name][0], []).append(name)
     for audit, names in reversed(sections.items()):
-        section = [Instruction(LOAD, NR)]
-        bodies = {name: _section(rules, name, default, newest) for name in names}
-        if audit == ARCHITECTURES["SCMP_ARCH_X86_64"][0]:
-            plain = bodies.get("SCMP_ARCH_X86_64", refuse)
-            x32 = bodies.get("SCMP_ARCH_X32", refuse)
-            section += _search([(0, plain), (X32_BIT, x32)])
-        else:
-            section += bodies[names[0]]
-        if len(section) <= 255:
-            code = [Instruction(JEQ, audit, skip_false=len(section)), *section, *code]
-        else:
-            code = [Instruction(JEQ, audit, skip_true=1), Instruction(JA, len(section)), *section, *code]
+        ranges = {name: _answers(rules, name, newest) for name in names}
+        plain = ranges.get("SCMP_ARCH_X86_64")
+        if audit != ARCHITECTURES["SCMP_ARCH_X86_64"][0]:
+            section = _section(ranges[names[0]], default)
+        elif plain is not None:
+            section = _x86_64(plain, ranges.get("SCMP_ARCH_X32"), default)
+        else:  # x32 alone
+            refuse = [Instruction(JGE, X32_BIT, skip_true=1), Instruction(RET, ACTIONS["SCMP_ACT_KILL"])]
+            section = [*refuse, Instruction(AND, X32_BIT - 1), *_section(ranges["SCMP_ARCH_X32"], default)]
+        code = [*_unless(JEQ, audit, [Instruction(LOAD, NR), *section]), *code]
     code.insert(0, Instruction(LOAD, ARCH))
     if len(code) > MAX_INSTRUCTIONS:
         raise InvalidArgument(
