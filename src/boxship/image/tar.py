@@ -124,7 +124,10 @@ class TarReader:
             block
         )
         number = self._number
-        stated = number(checksum, "checksum")
+        try:
+            stated = number(checksum, "checksum")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{self._what} is not a tar archive", cause="no checksum in a header") from error
         # The checksum counts its own field as spaces; some old writers summed signed bytes.
         total = sum(block) - sum(checksum) + 256
         if stated != total:
@@ -244,7 +247,7 @@ class TarReader:
     def _time(self, value: bytes) -> int:
         sign = -1 if value.startswith(b"-") else 1
         seconds, _, fraction = value.lstrip(b"-").partition(b".")
-        if not seconds.isdigit() or (fraction and not fraction.isdigit()):
+        if not seconds.isdigit() or len(seconds) > 20 or (fraction and not fraction.isdigit()):
             raise InvalidArgument(f"{self._what}: a PAX record's time is not a number")
         return sign * (int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0")))
 
