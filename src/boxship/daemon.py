@@ -86,6 +86,8 @@ async def serve(config: EngineConfig) -> None:
             config.pidfile.write_text(f"{os.getpid()}\n")
         hosts = ", ".join(config.hosts) or f"unix://{config.exec_root}/engine.sock"
         log.info("serving the Docker Engine API on %s", hosts)
+        # A thread that unpacks an image hands the interpreter over within a millisecond when a request comes.
+        sys.setswitchinterval(0.001)
         gc.collect()
         gc.freeze()  # what start-up made stays; collections on the path of a run have little to look at
         await stop.wait()

@@ -58,8 +58,10 @@ class Parsed:
             raise AttributeError(name) from None
 
 
-def parse(flags: tuple[Flag, ...], words: list[str], *, interspersed: bool = True) -> Parsed:
-    """Raises UsageError in docker's words."""
+def parse(
+    flags: tuple[Flag, ...], words: list[str], *, interspersed: bool = True, single_dash: bool = False
+) -> Parsed:
+    """Raises UsageError in docker's words. With ``single_dash`` ``-name`` is ``--name``, as for Go's flag package."""
     by_long = {flag.long: flag for flag in flags}
     by_short = {flag.short: flag for flag in flags if flag.short}
     found = Parsed(flags)
@@ -69,6 +71,8 @@ def parse(flags: tuple[Flag, ...], words: list[str], *, interspersed: bool = Tru
         if word == "--":
             found.args += rest
             break
+        if single_dash and word.startswith("-") and word.lstrip("-").partition("=")[0] in by_long:
+            word = "--" + word.lstrip("-")
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             if name not in by_long:

@@ -262,7 +262,7 @@ def test_a_simple_signature_of_one_is_accepted_by_the_other(
             assert "Signature verified" in tool("standalone-verify", *words).stdout
     finally:
         run("gpgconf", "--kill", "all", check=False)
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)  # an agent that ends removes its sockets meanwhile
 
 
 @needs("skopeo", "docker-registry")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from boxship.errors import BoxshipError, DataLoss, InvalidArgument, ResourceExhausted
-from boxship.image.apply import OPAQUE_XATTR, apply_layer
+from boxship.image.apply import apply_layer
+from boxship.image.directories import OPAQUE_XATTR
 from boxship.oci import digest as digests
 
 from .layer_archives import END, archive, directory, hard_link, member, symlink, with_checksum

@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from boxship.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from boxship.image import database as database_module
 from boxship.image.apply import apply_layer
 from boxship.image.content import ContentStore
 from boxship.image.database import Database
@@ -385,3 +388,59 @@ def test_a_killed_process_leaves_only_whole_content_and_consistent_metadata(tmp_
             assert f"b{name[1:]}" in names, "a transaction was kept in half"
     assert len(os.listdir(tmp_path / "snap" / "snapshots")) == len(names)
     shutil.rmtree(tmp_path / "snap")
+
+
+def test_a_sync_makes_the_log_durable_and_folds_it_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "FOLDED_AT", 1 << 16)
+    database = Database(str(tmp_path / "meta.db"))
+    database.script("CREATE TABLE t (n INTEGER, x BLOB)")
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_size)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for number in range(200):
+        database.run("INSERT INTO t VALUES (?, ?)", (number, bytes(1000)))
+    log = tmp_path / "meta.db-wal"
+    before = log.stat().st_size
+    database.sync()
+    assert synced[0] == before > 1 << 16
+    for _ in range(50):  # folded in: the log begins again and grows no further
+        database.run("UPDATE t SET n = n + 1 WHERE n < 20")
+        database.sync()
+    assert log.stat().st_size < before + (1 << 17)
+    other = sqlite3.connect(tmp_path / "meta.db")
+    assert other.execute("SELECT count(*) FROM t").fetchone() == (200,)
+    other.close()
+    database.close()
+
+
+def test_a_sync_waits_for_no_writer_and_no_writer_for_it(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "meta.db"))
+    database.script("CREATE TABLE t (n INTEGER)")
+    stop, errors = threading.Event(), list[BaseException]()
+
+    def sync() -> None:
+        while not stop.is_set():
+            try:
+                database.sync()
+            except BaseException as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=sync) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(2000):
+        with database.transaction():
+            database.run("INSERT INTO t VALUES (?)", (number,))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert database.row("SELECT count(*) FROM t") == (2000,)
+    database.close()
+    assert sqlite3.connect(tmp_path / "meta.db").execute("SELECT count(*) FROM t").fetchone() == (2000,)

@@ -103,7 +103,7 @@ def test_changes_of_import_become_a_config() -> None:
         "WorkingDir": "/w",
         "Volumes": {"/v": {}},
     }
-    with pytest.raises(InvalidArgument, match="'RUN' is not a valid change"):
+    with pytest.raises(InvalidArgument, match="run is not a valid change"):
         changes(["RUN true"])
 
 

@@ -293,7 +293,7 @@ NAMES = [
     ("oci::x", InvalidArgument, "no directory"),
     ("oci-archive:", InvalidArgument, "no file"),
     ("docker-archive:", InvalidArgument, "form"),
-    ("docker-archive:a:B@", InvalidArgument, ""),
+    ("docker-archive:a:B@", InvalidArgument, "invalid digest"),
     ("docker-daemon:sha256:12", InvalidArgument, "hex digits"),
     ("containers-storage:", InvalidArgument, "no image"),
     ("containers-storage:[overlay@/x]a", Unimplemented, "another store"),

@@ -56,7 +56,7 @@ class ContainersService:
         if container.snapshot_key and not container.snapshotter:
             raise InvalidArgument(f"container {container.id!r} has a snapshot key but no snapshotter")
         container.created_at = container.updated_at = now()
-        self._records.create(required_namespace(), container.id, container)
+        await self._records.create(required_namespace(), container.id, container)
         self._exchange.publish(
             "/containers/create",
             ContainerCreate(
@@ -93,7 +93,7 @@ class ContainersService:
                 raise InvalidArgument(f"cannot update {path!r} of container {wanted.id!r}")
         current.labels = masked_labels(current.labels, wanted.labels, paths)
         current.updated_at = now()
-        self._records.replace(namespace, current.id, current)
+        await self._records.replace(namespace, current.id, current)
         self._exchange.publish(
             "/containers/update",
             ContainerUpdate(

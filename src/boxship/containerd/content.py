@@ -205,6 +205,7 @@ class ContentService:
                 raise
             # Another namespace has it: the bytes that came are the proof of having it too.
         self._register(namespace, digest, size, checked)
+        await asyncio.to_thread(self._database.sync)
         self._exchange.publish("/content/create", ContentCreate(digest=digest, size=size))
 
     def _refuse_known(self, namespace: str, expected: str) -> None:
@@ -217,7 +218,7 @@ class ContentService:
 
     def _register(self, namespace: str, digest: str, size: int, labels: "dict[str, str]") -> None:
         created = time.time_ns()
-        with self._database.transaction(durable=True):
+        with self._database.transaction():
             ensure_namespace(self._database, namespace)
             self._database.run(
                 "INSERT OR IGNORE INTO content (namespace, digest, size, created, updated, labels)"

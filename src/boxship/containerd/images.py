@@ -42,7 +42,7 @@ class ImagesService:
         self._check(image)
         image.labels = check_labels(image.labels)
         image.created_at = image.updated_at = request.source_date_epoch or now()
-        self._records.create(required_namespace(), image.name, image)
+        await self._records.create(required_namespace(), image.name, image)
         self._exchange.publish("/images/create", ImageCreate(name=image.name, labels=image.labels))
         return CreateImageResponse(image=image)
 
@@ -59,7 +59,7 @@ class ImagesService:
         current.labels = masked_labels(current.labels, wanted.labels, paths)
         self._check(current)
         current.updated_at = request.source_date_epoch or now()
-        self._records.replace(namespace, current.name, current)
+        await self._records.replace(namespace, current.name, current)
         self._exchange.publish("/images/update", ImageUpdate(name=current.name, labels=current.labels))
         return UpdateImageResponse(image=current)
 

@@ -36,7 +36,7 @@ class LeasesService:
     async def Create(self, request: CreateRequest) -> CreateResponse:
         id = request.id or f"{time.time_ns()}-{os.urandom(3).hex()}"
         created = Lease(id=id, created_at=now(), labels=check_labels(request.labels))
-        self._records.create(required_namespace(), id, created, durable=False)
+        await self._records.create(required_namespace(), id, created, durable=False)
         return CreateResponse(lease=created)
 
     async def Delete(self, request: DeleteRequest) -> Empty:

@@ -1,5 +1,6 @@
 """The Namespaces service."""
 
+import asyncio
 import sqlite3
 
 from boxship.api.containerd.namespaces import (
@@ -62,12 +63,12 @@ class NamespacesService:
         check_identifier(wanted.name, "namespace")
         labels = check_labels(wanted.labels)
         try:
-            with self._database.transaction(durable=True):
-                self._database.run(
-                    "INSERT INTO namespaces (name, labels) VALUES (?,?)", (wanted.name, encode_labels(labels))
-                )
+            self._database.run(
+                "INSERT INTO namespaces (name, labels) VALUES (?,?)", (wanted.name, encode_labels(labels))
+            )
         except sqlite3.IntegrityError:
             raise AlreadyExists(f"namespace {wanted.name!r}: already exists") from None
+        await asyncio.to_thread(self._database.sync)
         self._exchange.publish("/namespaces/create", NamespaceCreate(name=wanted.name, labels=labels), wanted.name)
         return CreateNamespaceResponse(namespace=Namespace(name=wanted.name, labels=labels))
 
@@ -78,13 +79,13 @@ class NamespacesService:
         if any(path != "labels" and not path.startswith("labels.") for path in paths):
             raise InvalidArgument(f"cannot update {', '.join(paths)} of a namespace")
         labels = masked_labels(current.labels, wanted.labels, paths)
-        with self._database.transaction(durable=True):
-            self._database.run("UPDATE namespaces SET labels=? WHERE name=?", (encode_labels(labels), wanted.name))
+        self._database.run("UPDATE namespaces SET labels=? WHERE name=?", (encode_labels(labels), wanted.name))
+        await asyncio.to_thread(self._database.sync)
         self._exchange.publish("/namespaces/update", NamespaceUpdate(name=wanted.name, labels=labels), wanted.name)
         return UpdateNamespaceResponse(namespace=Namespace(name=wanted.name, labels=labels))
 
     async def Delete(self, request: DeleteNamespaceRequest) -> Empty:
-        with self._database.transaction(durable=True):
+        with self._database.transaction():
             self._get(request.name)
             held = [what for what, query in _HOLDS.items() if self._database.row(query, (request.name,))]
             if held:
@@ -94,6 +95,7 @@ class NamespacesService:
             self._database.run("DELETE FROM namespaces WHERE name=?", (request.name,))
             self._database.run("DELETE FROM records WHERE namespace=?", (request.name,))
             self._database.run("DELETE FROM lease_resources WHERE namespace=?", (request.name,))
+        await asyncio.to_thread(self._database.sync)
         self._exchange.publish("/namespaces/delete", NamespaceDelete(name=request.name), request.name)
         return Empty()
 

@@ -4,6 +4,7 @@ A record is the API's own message as it was sent, so unknown fields of a newer c
 makes its namespace, as in containerd. Labels whose value is empty are dropped when written.
 """
 
+import asyncio
 import json
 import re
 import sqlite3
@@ -72,9 +73,9 @@ class Records(Generic[M]):
             )
         return [self._cls.decode(row[0]) for row in rows]
 
-    def create(self, namespace: str, name: str, record: M, *, durable: bool = True) -> None:
-        """Raises AlreadyExists."""
-        with self._database.transaction(durable=durable):
+    async def create(self, namespace: str, name: str, record: M, *, durable: bool = True) -> None:
+        """Raises AlreadyExists. A ``durable`` record survives a power cut when this returns."""
+        with self._database.transaction():
             ensure_namespace(self._database, namespace)
             try:
                 self._database.run(
@@ -83,13 +84,16 @@ class Records(Generic[M]):
                 )
             except sqlite3.IntegrityError:
                 raise AlreadyExists(f"{self._word} {name!r}: already exists") from None
+        if durable:
+            await asyncio.to_thread(self._database.sync)
 
-    def replace(self, namespace: str, name: str, record: M) -> None:
-        with self._database.transaction(durable=True):
-            self._database.run(
-                "UPDATE records SET record=? WHERE kind=? AND namespace=? AND name=?",
-                (record.encode(), self._kind, namespace, name),
-            )
+    async def replace(self, namespace: str, name: str, record: M) -> None:
+        """Durable as `create`."""
+        self._database.run(
+            "UPDATE records SET record=? WHERE kind=? AND namespace=? AND name=?",
+            (record.encode(), self._kind, namespace, name),
+        )
+        await asyncio.to_thread(self._database.sync)
 
     def delete(self, namespace: str, name: str) -> None:
         """Raises NotFound."""

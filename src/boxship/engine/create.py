@@ -145,7 +145,7 @@ class Creator:
                 response = await self._client.snapshots.Mounts(MountsRequest(snapshotter=SNAPSHOTTER, key=id))
                 await asyncio.to_thread(self._prepare_rootfs, response.mounts, config.WorkingDir, plan.copy_up)
             directory.mkdir(mode=0o710)
-            self._store.add(record)
+            await self._store.add(record)
         except BaseException:
             if prepared:
                 await self._client.snapshots.Remove(RemoveSnapshotRequest(snapshotter=SNAPSHOTTER, key=id))

@@ -27,8 +27,8 @@ from boxship.api.containerd.snapshots import (
 from boxship.api.containerd.types import Mount
 from boxship.errors import BoxshipError, FailedPrecondition
 from boxship.image import diff
-from boxship.image.apply import OPAQUE_XATTR
 from boxship.image.child import Layer, child
+from boxship.image.directories import OPAQUE_XATTR
 from boxship.image.rooted import open_in_root
 from boxship.image.snapshots import Mount as LayerMount
 from boxship.oci import image as oci

@@ -7,6 +7,7 @@ that containerd has, and the engine reconciles the two when it starts.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -99,9 +100,10 @@ class ContainerStore:
     def name_is_free(self, name: str) -> bool:
         return name not in self._names
 
-    def add(self, record: Record) -> None:
+    async def add(self, record: Record) -> None:
         """Announce a new container: its record is on disk, synced, before any look-up finds it."""
-        self.save(record, sync=True)
+        # A busy disk makes this wait for seconds: nobody else may.
+        await asyncio.to_thread(self.save, record, sync=True)
         self._by_id[record.Id] = record
 
     def save(self, record: Record, *, sync: bool = False) -> None:

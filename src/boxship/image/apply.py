@@ -9,30 +9,35 @@ What must stay true:
   never what the same layer brings.
 - A parent that the layer leaves out looks as it does in the layers below (``parents``), because the overlay
   takes a directory's attributes from the topmost layer that has it.
-- Directories get their times last, deepest first.
+- Directories get their times last, deepest first. In a plain directory (``overlay=False``), where layer comes upon
+  layer, a directory that only its children's changes touched keeps the time that it had.
+- What a layer may make is bounded (`limits`); whose files are is for an `IdMap` to say.
 
 The caller owns the target and throws it away when this raises; a snapshot becomes visible only whole.
 """
 
-import errno
+import hashlib
 import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from boxship.errors import InvalidArgument
+from boxship.image import limits as bounds
 from boxship.image import rooted, tar
+from boxship.image.attributes import Attributes
 from boxship.image.compression import Reader, inflate
+from boxship.image.directories import FLAGS, Directories, is_whiteout, set_opaque
+from boxship.image.idmap import IDENTITY, IdMap
+from boxship.image.limits import Limits
 from boxship.image.tar import Entry, TarReader
 from boxship.oci.digest import Digest, Verifier
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _META = ".wh..wh."  # aufs' own bookkeeping (plnk, aufs): not content
-OPAQUE_XATTR = "trusted.overlay.opaque"
 _ID_LIMIT = (1 << 32) - 2
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY
-_CACHE = 64
+_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +49,33 @@ class Applied:
     inodes: int
 
 
-class _Hashing:
-    """Hashes the inflated bytes as the tar reader takes them."""
+class _Counting:
+    """Counts the compressed bytes as they are taken."""
 
-    def __init__(self, source: Reader, verifier: Verifier) -> None:
+    def __init__(self, source: Reader) -> None:
         self._source = source
+        self.count = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self.count += len(data)
+        return data
+
+
+class _Checked:
+    """Hashes and bounds the inflated bytes as the tar reader takes them."""
+
+    def __init__(self, packed: _Counting, verifier: Verifier, limits: Limits, what: str) -> None:
+        self._packed = packed
+        self._source = inflate(packed)
         self._verifier = verifier
+        self._limits = limits
+        self._what = what
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._source.read(size)
         self._verifier.update(data)
+        self._limits.check_size(self._verifier.count, self._packed.count, self._what)
         return data
 
 
@@ -66,18 +88,23 @@ def apply_layer(
     overlay: bool = True,
     sync: bool = False,
     what: str = "layer",
+    idmap: IdMap = IDENTITY,
+    limits: Limits = bounds.DEFAULT,
+    keep_dirlinks: bool = False,
+    contents: "dict[int, str] | None" = None,
 ) -> Applied:
     """Unpack the (compressed) tar ``source`` into the directory ``target``.
 
     ``parents`` are the directories of the layers below, topmost first. ``diff_id`` is what the inflated bytes
-    must hash to. With ``overlay=False`` the target is a plain directory and whiteouts remove.
+    must hash to. With ``overlay=False`` the target is a plain directory and whiteouts remove; with
+    ``keep_dirlinks`` a directory may then go where a symlink to a directory is. ``contents`` is told the SHA-256 of
+    each file by its inode, which costs less than reading the file again.
     Raises InvalidArgument (a hostile or damaged entry), DataLoss (cut short, wrong digest),
-    ResourceExhausted (disk full).
+    ResourceExhausted (disk full, or more than ``limits`` allow).
     """
-    inflating = inflate(source)
     verifier = Verifier(diff_id, what=what)
-    with _Applier(target, parents, overlay, what) as applier:
-        reader = TarReader(_Hashing(inflating, verifier), what)
+    with _Applier(target, parents, overlay, what, idmap, limits, keep_dirlinks, contents) as applier:
+        reader = TarReader(_Checked(_Counting(source), verifier, limits, what), what)
         for entry in reader:
             try:
                 applier.add(entry, reader)
@@ -107,31 +134,37 @@ def clean_name(name: str, what: str) -> str:
 
 
 class _Applier:
-    def __init__(self, target: str, parents: Sequence[str], overlay: bool, what: str) -> None:
+    def __init__(
+        self,
+        target: str,
+        parents: Sequence[str],
+        overlay: bool,
+        what: str,
+        idmap: IdMap,
+        limits: Limits,
+        keep_dirlinks: bool,
+        contents: "dict[int, str] | None",
+    ) -> None:
         self._what = what
         self._overlay = overlay
-        self._root = os.open(target, _DIRECTORY_FLAGS | os.O_CLOEXEC)
-        self._lowers: list[int] = []
-        self._lower_paths = parents
-        self._cache: dict[str, int] = {"": self._root}
-        self._times: dict[str, int] = {}
-        self._fresh: set[str] = set()  # what this layer brought: its own whiteouts do not hide it
+        self._limits = limits
+        self._rootless = idmap.rootless
+        self._keep_dirlinks = keep_dirlinks
+        self._contents = contents
+        self._attributes = Attributes(idmap)
+        unlock = idmap.rootless and os.geteuid() != 0
+        self._directories = Directories(target, parents, overlay=overlay, unlock=unlock, what=what)
         self.count = 0
 
     def __enter__(self) -> "_Applier":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._forget()
-        for fd in (self._root, *self._lowers):
-            os.close(fd)
-
-    # -- one entry
+        self._directories.close()
 
     def add(self, entry: Entry, reader: TarReader) -> None:
         name = clean_name(entry.name, self._what)
         self._check(entry, name)
-        self.count += 1
         if not name:
             self._root_entry(entry)
             return
@@ -139,105 +172,160 @@ class _Applier:
         if base.startswith(_WHITEOUT):
             self._whiteout(directory, base)
             return
-        parent = self._parent(directory)
-        opaque = self._make_room(parent, base, name, entry.type)
-        parent = self._parent(directory)  # making room may have closed the cached one
-        match entry.type:
-            case tar.DIRECTORY:
-                self._directory(parent, base, name, entry, opaque)
-            case tar.REGULAR:
-                self._file(parent, base, entry, reader)
-            case tar.LINK:
-                self._link(parent, base, entry)
-            case tar.SYMLINK:
-                os.symlink(entry.linkname, base, dir_fd=parent)
-                self._attributes_of_name(parent, base, entry)
-            case _:
-                kind = {tar.CHAR: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}[entry.type]
-                os.mknod(base, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
-                self._attributes_of_name(parent, base, entry)
-        self._fresh.add(name)
+        parent = self._directories.parent(directory)
+        try:
+            self._make(parent, base, name, entry, reader)
+        except FileExistsError:
+            if entry.type == tar.DIRECTORY and self._is_dirlink(name):
+                return  # what comes below it goes where the link leads
+            opaque = self._make_room(parent, base, name, entry.type)
+            parent = self._directories.parent(directory)  # making room may have closed the cached one
+            self._make(parent, base, name, entry, reader, opaque=opaque, again=True)
+        self._note(name)
 
     def finish(self, sync: bool) -> None:
-        """Set the directories' times, which everything made inside them has changed."""
-        for name in sorted(self._times, key=lambda n: n.count("/"), reverse=True):
-            try:
-                fd = rooted.open_in_root(self._root, name, _DIRECTORY_FLAGS | os.O_NOFOLLOW)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # a later entry replaced it
-            try:
-                os.utime(fd, ns=(self._times[name], self._times[name]))
-            finally:
-                os.close(fd)
+        self._directories.finish()
         if sync:
-            rooted.syncfs(self._root)
+            rooted.syncfs(self._directories.root)
 
     def _check(self, entry: Entry, name: str) -> None:
+        self.count += 1
+        self._limits.check_entries(self.count, self._what)
+        if name.count("/") >= self._limits.depth:
+            raise InvalidArgument(f"{self._what}: a name is more than {self._limits.depth} directories deep")
         if not 0 <= entry.uid <= _ID_LIMIT or not 0 <= entry.gid <= _ID_LIMIT:
             raise InvalidArgument(f"{self._what}: {entry.name!r} has an owner out of range")
         if not -(1 << 63) <= entry.mtime_ns < 1 << 63:
             entry.mtime_ns = 0  # as docker: a time that no clock can show is none
-        if not 0 <= entry.major < 1 << 12 or not 0 <= entry.minor < 1 << 20:
-            raise InvalidArgument(f"{self._what}: {entry.name!r} has a device number out of range")
+        if entry.xattrs:
+            self._check_xattrs(entry)
+        match entry.type:
+            case tar.REGULAR:
+                self._limits.check_file(entry.name, max(entry.size, entry.real_size), self._what)
+            case tar.CHAR | tar.BLOCK_DEVICE:
+                if not 0 <= entry.major < 1 << 12 or not 0 <= entry.minor < 1 << 20:
+                    raise InvalidArgument(f"{self._what}: {entry.name!r} has a device number out of range")
+            case tar.SYMLINK:
+                self._check_symlink(entry, name)
+
+    def _check_xattrs(self, entry: Entry) -> None:
         for key in entry.xattrs:
             # An image that sets the overlay's own marks could make it show other parts of the host's disk.
             if key.startswith("trusted.overlay."):
                 raise InvalidArgument(f"{self._what}: {entry.name!r} sets the reserved xattr {key}")
-        if entry.type == tar.SYMLINK:
-            if not entry.linkname or "\0" in entry.linkname:
-                raise InvalidArgument(f"{self._what}: symlink {entry.name!r} has no target")
-            if not entry.linkname.startswith("/"):
-                # Look-ups are rooted anyway; such a link can only be meant to escape, and docker refuses it too.
-                clean_name(f"{name.rpartition('/')[0]}/{entry.linkname}", f"{self._what}: symlink {entry.name!r}")
+
+    def _check_symlink(self, entry: Entry, name: str) -> None:
+        if not entry.linkname or "\0" in entry.linkname:
+            raise InvalidArgument(f"{self._what}: symlink {entry.name!r} has no target")
+        if not entry.linkname.startswith("/"):
+            # Look-ups are rooted anyway; such a link can only be meant to escape, and docker refuses it too.
+            clean_name(f"{name.rpartition('/')[0]}/{entry.linkname}", f"{self._what}: symlink {entry.name!r}")
+
+    def _note(self, name: str) -> None:
+        """The layer brought ``name``, and with it the directories above."""
+        made = self._directories.made
+        while name and name not in made:
+            made.add(name)
+            name = name.rpartition("/")[0]
+
+    # ── Making ──
+
+    def _make(
+        self,
+        parent: int,
+        base: str,
+        name: str,
+        entry: Entry,
+        reader: TarReader,
+        *,
+        opaque: bool = False,
+        again: bool = False,
+    ) -> None:
+        """Raises FileExistsError when the name is taken, unless ``again`` and directory meets directory."""
+        match entry.type:
+            case tar.REGULAR:
+                self._file(parent, base, entry, reader)
+            case tar.DIRECTORY:
+                self._directory(parent, base, name, entry, opaque, again)
+            case tar.SYMLINK:
+                os.symlink(entry.linkname, base, dir_fd=parent)
+                self._attributes.on_name(parent, base, entry)
+            case tar.LINK:
+                self._link(parent, base, entry)
+            case tar.FIFO:
+                os.mkfifo(base, 0o600, dir_fd=parent)
+                self._attributes.on_name(parent, base, entry)
+            case _:
+                self._device(parent, base, entry)
 
     def _root_entry(self, entry: Entry) -> None:
         if entry.type != tar.DIRECTORY:
             raise InvalidArgument(f"{self._what}: {entry.name!r} would replace the root directory")
-        self._attributes(self._root, entry)
-        self._times[""] = entry.mtime_ns
+        root = self._directories.root
+        if not self._overlay:
+            self._attributes.clear_xattrs(root)
+        self._attributes.on_descriptor(root, entry)
+        self._directories.set_mode("", root, entry.mode)
+        self._directories.set_time("", entry.mtime_ns)
 
-    def _make_room(self, parent: int, base: str, name: str, type: str) -> bool:
-        """Remove what ``base`` is now, unless directory meets directory; True when it was a whiteout."""
-        try:
-            there = os.stat(base, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        if stat.S_ISDIR(there.st_mode) and type == tar.DIRECTORY:
-            return False
-        rooted.remove(parent, base)
-        self._fresh.discard(name)
-        self._forget()  # cached descriptors may have led through it
-        return _is_whiteout(there)
-
-    def _directory(self, parent: int, base: str, name: str, entry: Entry, opaque: bool) -> None:
+    def _directory(self, parent: int, base: str, name: str, entry: Entry, opaque: bool, again: bool) -> None:
         try:
             os.mkdir(base, 0o700, dir_fd=parent)
+            old = False
         except FileExistsError:
-            pass  # directory meets directory: only its attributes change
-        fd = os.open(base, _DIRECTORY_FLAGS | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            if not again:
+                raise
+            old = True  # directory meets directory: only its attributes change
+        # An old one may be open already, or need opening up.
+        fd = os.dup(self._directories.parent(name)) if old else os.open(base, FLAGS | os.O_NOFOLLOW, dir_fd=parent)
         try:
-            self._attributes(fd, entry)
+            if old and not self._overlay:
+                self._attributes.clear_xattrs(fd)
+            self._attributes.on_descriptor(fd, entry)
+            self._directories.set_mode(name, fd, entry.mode)
             if opaque:
-                self._set_opaque(fd)
+                set_opaque(fd)
         except BaseException:
             os.close(fd)
             raise
-        self._times[name] = entry.mtime_ns
-        self._remember(name, fd)
+        self._directories.set_time(name, entry.mtime_ns)
+        self._directories.remember(name, fd)
 
     def _file(self, parent: int, base: str, entry: Entry, reader: TarReader) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(base, flags, 0o600, dir_fd=parent)
+        fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=parent)
         try:
             if entry.sparse is None:
-                for piece in reader.data():
-                    _write_all(fd, piece)
+                self._write(fd, reader)
             else:
                 _write_sparse(fd, entry, reader)
-            self._attributes(fd, entry)
+            self._attributes.on_descriptor(fd, entry)
+            os.fchmod(fd, entry.mode)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
+
+    def _write(self, fd: int, reader: TarReader) -> None:
+        data = reader.whole()
+        pieces = reader.data() if data is None else (data,) if data else ()
+        if self._contents is None:
+            for piece in pieces:
+                _write_all(fd, piece)
+            return
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+            _write_all(fd, piece)
+        self._contents[os.fstat(fd).st_ino] = digest.hexdigest()
+
+    def _device(self, parent: int, base: str, entry: Entry) -> None:
+        if self._rootless:
+            # Nobody but root makes devices: an empty file that nobody may read keeps the place, as by umoci.
+            os.close(os.open(base, _FILE_FLAGS, 0, dir_fd=parent))
+            entry.mode = 0
+        else:
+            kind = stat.S_IFCHR if entry.type == tar.CHAR else stat.S_IFBLK
+            os.mknod(base, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
+        self._attributes.on_name(parent, base, entry)
 
     def _link(self, parent: int, base: str, entry: Entry) -> None:
         target = clean_name(entry.linkname, f"{self._what}: hard link {entry.name!r}")
@@ -245,7 +333,7 @@ class _Applier:
         try:
             if not last:
                 raise FileNotFoundError
-            fd = rooted.open_in_root(self._root, directory, os.O_PATH | os.O_DIRECTORY)
+            fd = rooted.open_in_root(self._directories.root, directory, os.O_PATH | os.O_DIRECTORY)
             try:
                 if stat.S_ISDIR(os.stat(last, dir_fd=fd, follow_symlinks=False).st_mode):
                     raise InvalidArgument(f"{self._what}: hard link {entry.name!r} to a directory")
@@ -258,11 +346,40 @@ class _Applier:
                 cause="no such file in the layer",
             ) from error
 
+    # ── Replacing and removing ──
+
+    def _is_dirlink(self, name: str) -> bool:
+        """Whether a symlink to a directory of the image is at ``name``, and such links are to be kept."""
+        if not self._keep_dirlinks:
+            return False
+        try:
+            os.close(rooted.open_in_root(self._directories.root, name, FLAGS | os.O_NOFOLLOW))
+            return False
+        except OSError:
+            pass  # no directory itself
+        try:
+            os.close(rooted.open_in_root(self._directories.root, name, os.O_PATH | os.O_DIRECTORY))
+            return True
+        except OSError:
+            return False  # no symlink, or one that leads to no directory
+
+    def _make_room(self, parent: int, base: str, name: str, type: str) -> bool:
+        """Remove what ``base`` is now, unless directory meets directory; True when it was a whiteout."""
+        there = os.stat(base, dir_fd=parent, follow_symlinks=False)
+        if stat.S_ISDIR(there.st_mode) and type == tar.DIRECTORY:
+            return False
+        self._remove(parent, base, name)
+        return is_whiteout(there)
+
+    def _remove(self, parent: int, base: str, name: str) -> None:
+        rooted.remove(parent, base)
+        self._directories.replaced(name)
+
     def _whiteout(self, directory: str, base: str) -> None:
         if base == _OPAQUE:
-            parent = self._parent(directory)
+            parent = self._directories.parent(directory)
             if self._overlay:
-                self._set_opaque(parent)
+                set_opaque(parent)
             else:
                 self._clear(parent, directory)
             return
@@ -272,140 +389,46 @@ class _Applier:
         if name in ("", ".", ".."):
             raise InvalidArgument(f"{self._what}: whiteout {base!r} names no file")
         path = f"{directory}/{name}" if directory else name
-        parent = self._parent(directory)
+        if not self._overlay:
+            self._remove_older(directory, name, path)
+            return
+        parent = self._directories.parent(directory)
         try:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
-            there = None
-        if there is not None and (self._overlay or path in self._fresh):
-            if stat.S_ISDIR(there.st_mode) and self._overlay:
-                self._set_opaque(self._parent(path))  # the layer brings the directory: hide only what is below
-            return
-        if there is not None:
-            rooted.remove(parent, name)
-            self._forget()
-        elif self._overlay:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+        else:
+            if stat.S_ISDIR(there.st_mode):
+                set_opaque(self._directories.parent(path))  # the layer brings the directory: hide only what is below
+
+    def _remove_older(self, directory: str, name: str, path: str) -> None:
+        """A whiteout in a plain directory: what the layers before brought goes, what this one brought stays."""
+        try:
+            os.close(rooted.open_in_root(self._directories.root, directory, os.O_PATH | os.O_DIRECTORY))
+        except (FileNotFoundError, NotADirectoryError):
+            return  # nothing to remove, and no directory to make for that
+        parent = self._directories.parent(directory)
+        try:
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if path not in self._directories.made:
+            self._remove(parent, name, path)
+        elif stat.S_ISDIR(there.st_mode):
+            self._clear(self._directories.parent(path), path)
 
     def _clear(self, fd: int, directory: str) -> None:
-        for child in os.listdir(fd):
-            path = f"{directory}/{child}" if directory else child
-            if path not in self._fresh and not any(name.startswith(path + "/") for name in self._fresh):
-                rooted.remove(fd, child)
-        self._forget()
-
-    def _set_opaque(self, fd: int) -> None:
-        os.setxattr(fd, OPAQUE_XATTR, b"y")
-
-    # -- attributes
-
-    def _attributes(self, fd: int, entry: Entry) -> None:
-        os.fchown(fd, entry.uid, entry.gid)
-        for key, value in entry.xattrs.items():
-            _set_xattr(fd, key, value)
-        os.fchmod(fd, entry.mode)  # after chown, which clears the set-id bits
-
-    def _attributes_of_name(self, parent: int, base: str, entry: Entry) -> None:
-        os.chown(base, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        if entry.xattrs:
-            for key, value in entry.xattrs.items():
-                _set_xattr(f"/proc/self/fd/{parent}/{base}", key, value)
-        if entry.type != tar.SYMLINK:
-            os.chmod(base, entry.mode, dir_fd=parent)  # not a symlink: it was made a moment ago by its name
-        os.utime(base, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
-
-    # -- parents
-
-    def _parent(self, directory: str) -> int:
-        """A descriptor of ``directory`` inside the root; what is missing of it is made. Owned by the cache."""
-        fd = self._cache.get(directory)
-        if fd is not None:
-            return fd
+        """Remove what this layer did not bring in ``directory``, at any depth."""
+        fd = os.dup(fd)  # removing closes the cached ones
         try:
-            fd = rooted.open_in_root(self._root, directory, _DIRECTORY_FLAGS)
-        except (FileNotFoundError, NotADirectoryError):
-            fd = self._make_parent(directory)
-        return self._remember(directory, fd)
-
-    def _make_parent(self, directory: str) -> int:
-        above, _, base = directory.rpartition("/")
-        parent = self._parent(above)
-        opaque = False
-        try:
-            there = os.stat(base, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            pass
-        else:
-            if not _is_whiteout(there):
-                raise InvalidArgument(f"{self._what}: {directory!r} is not a directory")
-            os.unlink(base, dir_fd=parent)
-            opaque = True
-        os.mkdir(base, 0o755, dir_fd=parent)
-        fd = os.open(base, _DIRECTORY_FLAGS | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            os.fchmod(fd, 0o755)
-            if opaque:
-                self._set_opaque(fd)
-            else:
-                self._copy_from_below(fd, directory)
-        except BaseException:
+            for child in os.listdir(fd):
+                path = f"{directory}/{child}" if directory else child
+                if path not in self._directories.made:
+                    self._remove(fd, child, path)
+                elif stat.S_ISDIR(os.stat(child, dir_fd=fd, follow_symlinks=False).st_mode):
+                    self._clear(self._directories.parent(path), path)
+        finally:
             os.close(fd)
-            raise
-        self._fresh.add(directory)
-        return fd
-
-    def _copy_from_below(self, fd: int, directory: str) -> None:
-        if len(self._lowers) < len(self._lower_paths):
-            for path in self._lower_paths[len(self._lowers) :]:
-                self._lowers.append(os.open(path, _DIRECTORY_FLAGS | os.O_CLOEXEC))
-        for lower in self._lowers:
-            try:
-                found = rooted.open_in_root(lower, directory, _DIRECTORY_FLAGS)
-            except FileNotFoundError:
-                continue
-            except NotADirectoryError:
-                return  # below, it is no directory or deleted: the new one starts afresh
-            try:
-                below = os.stat(found)
-                os.fchown(fd, below.st_uid, below.st_gid)
-                for key in os.listxattr(found):
-                    if not key.startswith("trusted.overlay."):
-                        _set_xattr(fd, key, os.getxattr(found, key))
-                os.fchmod(fd, stat.S_IMODE(below.st_mode))
-                self._times.setdefault(directory, below.st_mtime_ns)
-            finally:
-                os.close(found)
-            return
-
-    def _remember(self, directory: str, fd: int) -> int:
-        known = self._cache.get(directory)
-        if known is not None:
-            os.close(fd)
-            return known
-        if len(self._cache) >= _CACHE:
-            self._forget()
-        self._cache[directory] = fd
-        return fd
-
-    def _forget(self) -> None:
-        for name, fd in self._cache.items():
-            if name:
-                os.close(fd)
-        self._cache = {"": self._root}
-
-
-def _is_whiteout(found: os.stat_result) -> bool:
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
-
-
-def _set_xattr(target: "int | str", key: str, value: bytes) -> None:
-    try:
-        os.setxattr(target, key, value, follow_symlinks=isinstance(target, int))
-    except OSError as error:
-        # The file system may lack a namespace (user.* on a symlink or device, or tmpfs), as for containerd;
-        # capabilities are different: a file that silently loses them is a broken image.
-        if key == "security.capability" or error.errno not in (errno.ENOTSUP, errno.EPERM):
-            raise
 
 
 def _write_all(fd: int, data: bytes) -> None:

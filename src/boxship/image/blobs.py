@@ -1,116 +1,87 @@
-"""What a copy does to a layer on its way: inflate, compress, decrypt, encrypt; each a reader over a reader.
+"""What a descriptor names, read from a layout and verified as it passes.
 
-`Change` says what; `Made` is the chain, which also sees to it that the source's bytes were all read and were the
-promised ones, since an inflater may be content before the end.
+A descriptor promises a digest and a size. `BlobReader` takes exactly that many bytes and judges them at the last one,
+before anything behind it (an inflater, a parser) can stumble over damage; bytes beyond the size are a fault, too.
+A small document may be embedded in its descriptor (image-spec, descriptor.md, ``data``).
 """
 
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol, cast
+import base64
+import binascii
+from typing import BinaryIO
 
-import zstandard
-from isal import isal_zlib
-
-from boxship.errors import InvalidArgument
-from boxship.image.compression import CHUNK, Compression, Reader, inflate
-from boxship.image.transports.base import Blob, verifier_of
+from boxship.errors import DataLoss, InvalidArgument
+from boxship.image.layout import Layout
+from boxship.oci import digest as digests
 from boxship.oci import image as oci
-from boxship.oci.digest import VerifyingReader
 
-GZIP = 16 + zlib.MAX_WBITS
-ISAL_LEVEL = 3
-ZSTD_LEVEL = 3
-LEVELS: "dict[str, range]" = {"gzip": range(10), "zstd": range(1, 23)}
+DIGEST_MISMATCH, SIZE_MISMATCH = "digest mismatch", "size mismatch"
+"""The causes of the two DataLoss errors."""
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
+class BlobReader:
+    """A reader of ``file``, which must hold what ``descriptor`` names; a context manager that closes it."""
 
+    def __init__(self, file: BinaryIO, descriptor: oci.Descriptor) -> None:
+        self._file = file
+        self._descriptor = descriptor
+        self._left = descriptor.size
+        self._hash = digests.new_hash(digests.algorithm(digests.parse(descriptor.digest)))
+        self._judged = False
 
-def check_level(compression: str, level: "int | None") -> None:
-    """Raises InvalidArgument."""
-    levels = LEVELS[compression]
-    if level is not None and level not in levels:
-        raise InvalidArgument(
-            f"compression level {level} is none of {compression}'s", remedy=f"{levels.start} to {levels.stop - 1}"
-        )
+    def __enter__(self) -> "BlobReader":
+        return self
 
-
-def _compressor(compression: Compression, level: "int | None") -> _Compressor:
-    """Without a level, isal's gzip: several times as fast as zlib for a few per cent more bytes."""
-    if compression == "zstd":
-        return zstandard.ZstdCompressor(level=ZSTD_LEVEL if level is None else level).compressobj()
-    if level is None:
-        return cast(_Compressor, isal_zlib.compressobj(ISAL_LEVEL, isal_zlib.DEFLATED, GZIP))
-    return zlib.compressobj(level, zlib.DEFLATED, GZIP)
-
-
-class Compressing:
-    """``source`` compressed; equal input gives equal bytes (no times, no names)."""
-
-    def __init__(self, source: Reader, compression: Compression, level: "int | None" = None) -> None:
-        self._source = source
-        self._compressor: _Compressor | None = _compressor(compression, level)
-        self._rest = b""
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def read(self, size: int = -1, /) -> bytes:
-        while self._compressor is not None and (size < 0 or not self._rest):
-            data = self._source.read(CHUNK)
-            if data:
-                self._rest += self._compressor.compress(data)
-            else:
-                self._rest += self._compressor.flush()
-                self._compressor = None
-        if size < 0:
-            data, self._rest = self._rest, b""
-        else:
-            data, self._rest = self._rest[:size], self._rest[size:]
+        data = self._file.read(self._left if size < 0 else min(size, self._left)) if self._left else b""
+        self._hash.update(data)
+        self._left -= len(data)
+        if not self._judged and (not self._left or (not data and size)):
+            self._judge()
         return data
 
+    def drain(self) -> None:
+        """Read what the consumer left, so that all of it has been judged."""
+        while self.read(1 << 18):
+            pass
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What is done to a layer. ``compression`` None leaves it as it is; "" inflates it.
-
-    ``open`` decrypts the bytes as they come, ``seal`` encrypts them as they go.
-    """
-
-    compression: "Compression | None" = None
-    level: "int | None" = None
-    open: "Callable[[Reader], Reader] | None" = None
-    seal: "Callable[[Reader], Reader] | None" = None
-
-    @property
-    def is_none(self) -> bool:
-        return self.compression is None and self.open is None and self.seal is None
+    def _judge(self) -> None:
+        self._judged = True
+        wanted = self._descriptor.digest
+        found = f"{wanted.partition(':')[0]}:{self._hash.hexdigest()}"
+        if found != wanted:
+            raise DataLoss(f"blob {wanted} has digest {found}", cause=DIGEST_MISMATCH)
+        if self._left or self._file.read(1):
+            raise DataLoss(f"blob {wanted} does not have its {self._descriptor.size} bytes", cause=SIZE_MISMATCH)
 
 
-class Made:
-    """A blob made from another; its digest is known when it has been read."""
+def open_blob(layout: Layout, descriptor: oci.Descriptor) -> BlobReader:
+    """Raises NotFound."""
+    return BlobReader(layout.open(descriptor.digest), descriptor)
 
-    size = -1
 
-    def __init__(self, blob: Blob, descriptor: oci.Descriptor, change: Change) -> None:
-        verifier = verifier_of(descriptor, f"blob {descriptor.digest}")
-        self._source = VerifyingReader(cast(BinaryIO, blob), verifier)
-        stream: Reader = self._source
-        if change.open is not None:
-            stream = change.open(stream)
-        if change.compression is not None:
-            stream = inflate(stream)
-            if change.compression:
-                stream = Compressing(stream, change.compression, change.level)
-        if change.seal is not None:
-            stream = change.seal(stream)
-        self._stream = stream
+def read_document(layout: Layout, descriptor: oci.Descriptor) -> bytes:
+    """A small blob whole; raises NotFound, DataLoss, InvalidArgument (too large, or damaged embedded data)."""
+    if descriptor.size > oci.DOCUMENT_LIMIT:
+        raise InvalidArgument(f"blob {descriptor.digest} is larger than {oci.DOCUMENT_LIMIT} bytes")
+    if descriptor.data is not None:
+        return embedded(descriptor)
+    parts = []
+    with open_blob(layout, descriptor) as blob:
+        while data := blob.read(1 << 18):
+            parts.append(data)
+    return b"".join(parts)
 
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        if not data and size:
-            self._source.drain()
-        return data
 
-    def close(self) -> None:
-        self._source.close()
+def embedded(descriptor: oci.Descriptor) -> bytes:
+    """The ``data`` of a descriptor, checked against its digest and size."""
+    try:
+        data = base64.b64decode(descriptor.data or "", validate=True)
+    except binascii.Error as error:
+        raise InvalidArgument(f"the data embedded for {descriptor.digest} is no base64", cause=str(error)) from error
+    algorithm = digests.algorithm(digests.parse(descriptor.digest))
+    if digests.of(data, algorithm) != descriptor.digest or len(data) != descriptor.size:
+        raise DataLoss(f"the data embedded for {descriptor.digest} is something else", cause=DIGEST_MISMATCH)
+    return data

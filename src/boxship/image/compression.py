@@ -158,3 +158,29 @@ def inflate(source: Reader) -> Inflating:
     """Detect the compression of ``source`` and inflate it."""
     peekable = Peekable(source)
     return Inflating(peekable, detect(peekable.peek(6)))
+
+
+class Packer(Protocol):
+    """Compresses what it is fed; `flush` gives the rest, once."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+class _Plain:
+    def compress(self, data: bytes, /) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def packer(compression: Compression) -> Packer:
+    """Equal input gives equal output: a gzip header here holds neither a name nor a time."""
+    match compression:
+        case "gzip":
+            return zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: with a gzip header
+        case "zstd":
+            return zstandard.ZstdCompressor().compressobj()
+        case "":
+            return _Plain()

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, Protocol
 
-from boxship.errors import BoxshipError, Cancelled, DeadlineExceeded, InvalidArgument, NotFound, Unimplemented
+from boxship.errors import BoxshipError, Cancelled, InvalidArgument, NotFound, Unimplemented
 from boxship.image import manifests
-from boxship.image.blobs import Change, Made, check_level
 from boxship.image.compression import Compression, Reader
 from boxship.image.manifests import Document, Format
+from boxship.image.transforms import Change, Made, check_level
 from boxship.image.transports.base import Access, Blob, Destination, Name, Source
 from boxship.image.trust.signatures import Signature
 from boxship.oci import digest as digests
@@ -410,6 +410,10 @@ class _Stopped(Cancelled):
     """Another blob of the same copy failed."""
 
 
+def _from_outside(error: BaseException) -> bool:
+    return isinstance(error, Cancelled) and not isinstance(error, _Stopped)
+
+
 class _Watched:
     """A blob whose passing is told, and which ends when the copy does."""
 
@@ -462,6 +466,8 @@ class _Pool:
             try:
                 future.result()  # type: ignore[attr-defined]  # a Future; its type has a parameter of no use here
             except BoxshipError as error:
+                if _from_outside(error):
+                    raise
                 failure = failure if failure is not None and not isinstance(failure, _Stopped) else error
         if failure is not None:
             raise failure
@@ -469,6 +475,6 @@ class _Pool:
     def __exit__(self, kind: object, error: "BaseException | None", *_: object) -> None:
         if error is not None:
             self._stop.set()
-        # Whoever ran out of time does not wait for a peer that does not answer.
-        patient = error is None or (isinstance(error, BoxshipError) and not isinstance(error, DeadlineExceeded))
+        # Whoever gave up from outside does not wait for a peer that does not answer.
+        patient = error is None or (isinstance(error, BoxshipError) and not _from_outside(error))
         self._pool.shutdown(wait=patient, cancel_futures=True)

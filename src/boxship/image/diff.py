@@ -1,22 +1,41 @@
-"""Layer creation: what a snapshot changed, as a layer tar (the other direction of `apply`).
+"""Layer creation: what changed, as a layer tar (the other direction of `apply`).
+
+`LayerWriter` turns files and removals into a tar whose bytes are a function of the tree alone: no user names, times
+clamped where asked (SOURCE_DATE_EPOCH), members in the order in which they are added, which is that of their names.
 
 An overlay's upper directory already is the difference: character devices 0:0 are whiteouts, the xattr
-trusted.overlay.opaque marks an opaque directory. Entries come in the order of their names, parents first, in PAX
-format, so that equal trees give equal bytes.
+trusted.overlay.opaque marks an opaque directory (`write_layer`).
 """
 
 import os
 import stat
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from boxship.errors import Unimplemented
-from boxship.image.apply import OPAQUE_XATTR
+from boxship.errors import InvalidArgument, Unimplemented
+from boxship.image import tarwriter
+from boxship.image.attributes import HOST_XATTRS
 from boxship.image.compression import CHUNK
-from boxship.image.snapshots import Mount
+from boxship.image.directories import OPAQUE_XATTR, is_whiteout
+from boxship.image.idmap import IDENTITY, ROOTLESS_XATTR, IdMap
+from boxship.image.tarwriter import Header
+
+if TYPE_CHECKING:
+    from boxship.image.snapshots import Mount  # brings a database along, which nobody needs here
 
 Write = Callable[[bytes], object]
+
+_WHITEOUT = ".wh."
+_SECOND = 1_000_000_000
+_TYPES = {
+    stat.S_IFREG: tarwriter.REGULAR,
+    stat.S_IFDIR: tarwriter.DIRECTORY,
+    stat.S_IFLNK: tarwriter.SYMLINK,
+    stat.S_IFCHR: tarwriter.CHAR,
+    stat.S_IFBLK: tarwriter.BLOCK_DEVICE,
+    stat.S_IFIFO: tarwriter.FIFO,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,100 +71,139 @@ def write_diff(lower: "list[Mount]", upper: "list[Mount]", write: Write) -> None
     write_layer(above[0], write)
 
 
-def write_layer(directory: str, write: Write) -> None:
+class LayerWriter:
+    """Writes members one by one; `close` writes the end.
+
+    Owners become the container's by ``idmap``; no time is later than ``epoch`` (seconds); ``whole_seconds`` cuts
+    times as an mtree manifest compares them. A file with several links is written once, then as hard links.
+    Raises InvalidArgument for a name that a layer cannot hold, because it would be a whiteout.
+    """
+
+    def __init__(
+        self, write: Write, *, idmap: IdMap = IDENTITY, epoch: "int | None" = None, whole_seconds: bool = False
+    ) -> None:
+        self._write = write
+        self._idmap = idmap
+        self._epoch = epoch
+        self._whole_seconds = whole_seconds
+        self._links: dict[tuple[int, int], bytes] = {}
+
+    def add(self, name: str, path: str, found: "os.stat_result | None" = None) -> None:
+        """The file at ``path`` (its own status ``found``, if known) as ``name``; not what is below it."""
+        found = found or os.stat(path, follow_symlinks=False)
+        header = self._header(name, path, found)
+        if header is None:
+            return  # a socket: tar has no type for it, and it means nothing without its process
+        self._write(header.encode())
+        if header.type == tarwriter.REGULAR and header.size:
+            self._contents(path, header.size)
+
+    def whiteout(self, name: str) -> None:
+        """``name`` is gone."""
+        directory, base = self._checked(name)
+        self._marker(f"{directory}/{_WHITEOUT}{base}" if directory else _WHITEOUT + base)
+
+    def opaque(self, directory: str) -> None:
+        """Nothing of the layers below shows in ``directory``."""
+        self._checked(directory)
+        self._marker(f"{directory}/{_WHITEOUT}{_WHITEOUT}.opq" if directory else f"{_WHITEOUT}{_WHITEOUT}.opq")
+
+    def close(self) -> None:
+        self._write(tarwriter.END)
+
+    def _marker(self, name: str) -> None:
+        self._write(Header(os.fsencode(name)).encode())
+
+    def _checked(self, name: str) -> "tuple[str, str]":
+        directory, _, base = name.rpartition("/")
+        if base.startswith(_WHITEOUT):
+            raise InvalidArgument(
+                f"{name!r} cannot be in a layer",
+                cause=f"names that begin with {_WHITEOUT} mean removals there",
+                remedy="rename the file",
+            )
+        return directory, base
+
+    def _header(self, name: str, path: str, found: os.stat_result) -> "Header | None":
+        kind = _TYPES.get(stat.S_IFMT(found.st_mode))
+        if kind is None:
+            return None
+        self._checked(name)
+        encoded = os.fsencode(name)
+        if kind == tarwriter.DIRECTORY and name != ".":
+            encoded += b"/"
+        header = Header(encoded, kind, stat.S_IMODE(found.st_mode), mtime_ns=self._time(found.st_mtime_ns))
+        header.xattrs, recorded = _xattrs(path)
+        if recorded is not None and not self._idmap.rootless:
+            header.xattrs[ROOTLESS_XATTR] = recorded
+        header.uid, header.gid = self._idmap.to_container(found.st_uid, found.st_gid, recorded)
+        if kind == tarwriter.REGULAR:
+            header.size = found.st_size
+        elif kind == tarwriter.SYMLINK:
+            header.linkname = os.fsencode(os.readlink(path))
+        elif kind in (tarwriter.CHAR, tarwriter.BLOCK_DEVICE):
+            header.major, header.minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+        if found.st_nlink > 1 and kind != tarwriter.DIRECTORY:
+            first = self._links.setdefault((found.st_dev, found.st_ino), encoded)
+            if first != encoded:
+                header.type, header.linkname, header.size = tarwriter.LINK, first, 0
+        return header
+
+    def _time(self, mtime_ns: int) -> int:
+        if self._epoch is not None:
+            mtime_ns = min(mtime_ns, self._epoch * _SECOND)
+        return mtime_ns // _SECOND * _SECOND if self._whole_seconds else mtime_ns
+
+    def _contents(self, path: str, size: int) -> None:
+        """Exactly ``size`` bytes: a file that changes meanwhile must not break the archive."""
+        left = size
+        with open(path, "rb", buffering=0) as file:
+            while left:
+                data = file.read(min(left, CHUNK))
+                if not data:
+                    self._write(bytes(left))
+                    break
+                self._write(data)
+                left -= len(data)
+        self._write(tarwriter.padding(size))
+
+
+def write_layer(directory: str, write: Write, epoch: "int | None" = None) -> None:
     """Write the overlay upper directory ``directory`` as a layer tar."""
-    links: dict[tuple[int, int], str] = {}
-    for path, name, found in _walk(directory, ""):
-        if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
-            parent, _, base = name.rpartition("/")
-            write(_header(_empty(f"{parent}/.wh.{base}" if parent else f".wh.{base}")))
+    layer = LayerWriter(write, epoch=epoch)
+    for path, name, found in walk(directory):
+        if is_whiteout(found):
+            layer.whiteout(name)
             continue
-        info = _info(path, name, found)
-        if info is None:
-            continue  # a socket: tar has no type for it, and it means nothing without its process
-        if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-            first = links.setdefault((found.st_dev, found.st_ino), name)
-            if first != name:
-                info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
-        write(_header(info))
-        if info.type == tarfile.REGTYPE:
-            _write_file(path, info.size, write)
-        elif info.type == tarfile.DIRTYPE and _opaque(path):
-            write(_header(_empty(f"{name}/.wh..wh..opq")))
-    write(bytes(2 * tarfile.BLOCKSIZE))
+        layer.add(name, path, found)
+        if stat.S_ISDIR(found.st_mode) and _opaque(path):
+            layer.opaque(name)
+    layer.close()
 
 
-def _walk(path: str, name: str) -> Iterator[tuple[str, str, os.stat_result]]:
-    for entry in sorted(os.scandir(path), key=lambda one: os.fsencode(one.name)):
+def walk(directory: str, name: str = "") -> "Iterator[tuple[str, str, os.stat_result]]":
+    """What is below ``directory`` as (path, name, status), in the order of the names, parents first."""
+    for entry in sorted(os.scandir(directory), key=lambda one: os.fsencode(one.name)):
         found = entry.stat(follow_symlinks=False)
         child = f"{name}/{entry.name}" if name else entry.name
         yield entry.path, child, found
         if stat.S_ISDIR(found.st_mode):
-            yield from _walk(entry.path, child)
+            yield from walk(entry.path, child)
 
 
-_TYPES = {
-    stat.S_IFREG: tarfile.REGTYPE,
-    stat.S_IFDIR: tarfile.DIRTYPE,
-    stat.S_IFLNK: tarfile.SYMTYPE,
-    stat.S_IFCHR: tarfile.CHRTYPE,
-    stat.S_IFBLK: tarfile.BLKTYPE,
-    stat.S_IFIFO: tarfile.FIFOTYPE,
-}
-
-
-def _info(path: str, name: str, found: os.stat_result) -> "tarfile.TarInfo | None":
-    kind = _TYPES.get(stat.S_IFMT(found.st_mode))
-    if kind is None:
-        return None
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    info.mode, info.uid, info.gid = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
-    info.mtime = found.st_mtime_ns // 1_000_000_000
-    seconds, nanoseconds = divmod(found.st_mtime_ns, 1_000_000_000)
-    records = {"mtime": f"{seconds}.{nanoseconds:09d}"}
-    if kind == tarfile.REGTYPE:
-        info.size = found.st_size
-    elif kind == tarfile.SYMTYPE:
-        info.linkname = os.readlink(path)
-    elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
-        info.devmajor, info.devminor = os.major(found.st_rdev), os.minor(found.st_rdev)
+def _xattrs(path: str) -> "tuple[dict[str, bytes], bytes | None]":
+    """What goes into a layer, and apart from it the owner that a rootless tree has recorded."""
+    found: dict[str, bytes] = {}
+    recorded = None
     for key in os.listxattr(path, follow_symlinks=False):
-        if not key.startswith("trusted.overlay."):
-            value = os.getxattr(path, key, follow_symlinks=False)
-            # PAX values are bytes; surrogateescape carries the ones that are no UTF-8 through tarfile's str.
-            records[f"SCHILY.xattr.{key}"] = value.decode("utf-8", "surrogateescape")
-    info.pax_headers = records
-    return info
-
-
-def _empty(name: str) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.mode = 0
-    return info
-
-
-def _header(info: tarfile.TarInfo) -> bytes:
-    binary = any("\udc80" <= c <= "\udcff" for value in info.pax_headers.values() for c in str(value))
-    if not binary:
-        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-    # tarfile writes such records only for names; build the extended header here and the rest by tarfile.
-    records = b"".join(_record(key, str(value)) for key, value in sorted(info.pax_headers.items()))
-    extended = tarfile.TarInfo("././@PaxHeader")
-    extended.type, extended.size = tarfile.XHDTYPE, len(records)
-    info.pax_headers = {}
-    padding = bytes(-len(records) % tarfile.BLOCKSIZE)
-    return extended.tobuf(tarfile.USTAR_FORMAT) + records + padding + info.tobuf(tarfile.GNU_FORMAT)
-
-
-def _record(key: str, value: str) -> bytes:
-    body = b" " + key.encode() + b"=" + value.encode("utf-8", "surrogateescape") + b"\n"
-    length = len(body)
-    while True:
-        total = len(body) + len(str(length))
-        if total == length:
-            return str(length).encode() + body
-        length = total
+        if key in HOST_XATTRS or key.startswith("trusted.overlay."):
+            continue
+        value = os.getxattr(path, key, follow_symlinks=False)
+        if key == ROOTLESS_XATTR:
+            recorded = value
+        elif value:  # in PAX an empty value takes a record back, so a layer cannot hold it
+            found[key] = value
+    return found, recorded
 
 
 def _opaque(path: str) -> bool:
@@ -153,17 +211,3 @@ def _opaque(path: str) -> bool:
         return os.getxattr(path, OPAQUE_XATTR) == b"y"
     except OSError:
         return False
-
-
-def _write_file(path: str, size: int, write: Write) -> None:
-    """Exactly ``size`` bytes: a file that changes meanwhile must not break the archive."""
-    left = size
-    with open(path, "rb", buffering=0) as file:
-        while left:
-            data = file.read(min(left, CHUNK))
-            if not data:
-                write(bytes(left))
-                break
-            write(data)
-            left -= len(data)
-    write(bytes(-size % tarfile.BLOCKSIZE))

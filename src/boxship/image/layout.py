@@ -77,7 +77,7 @@ class Layout:
             if os.listdir(path):
                 raise AlreadyExists(f"cannot make an image layout in {path}", cause="the directory is not empty")
             os.makedirs(os.path.join(path, "blobs", "sha256"), mode=0o755)
-            _write_whole(os.path.join(path, "index.json"), oci.encode(oci.Index(2, [])))
+            _write_whole(os.path.join(path, "index.json"), oci.encode(oci.Index(2, [], media_type=oci.MEDIA_INDEX)))
             _write_whole(os.path.join(path, "oci-layout"), LAYOUT_FILE)
         except OSError as error:
             raise describe(error, f"cannot make an image layout in {path}") from error
@@ -178,37 +178,29 @@ class Layout:
     def add(self, source: "Reader | bytes", *, expected: str = "", size: int = -1) -> "tuple[Digest, bool]":
         """Write a whole blob; says its digest and whether it is new. Raises DataLoss; then nothing is left."""
         name = digests.parse(expected) if expected else None
-        verifier = Verifier(name, size, f"content {expected}" if expected else "content")
+        with self.writing(Verifier(name, size, f"content {expected}" if expected else "content")) as blob:
+            if isinstance(source, bytes):
+                blob.write(source)
+            else:
+                while data := source.read(CHUNK):
+                    blob.write(data)
+            return blob.commit()
+
+    @contextmanager
+    def writing(self, verifier: "Verifier | None" = None) -> "Iterator[BlobWriter]":
+        """A blob that is written piece by piece; it is there when its `BlobWriter.commit` returns, or nothing is."""
         temporary = os.path.join(self._unfinished, f"{TEMPORARY}{os.urandom(8).hex()}")
         try:
             os.makedirs(self._unfinished, mode=0o755, exist_ok=True)
             with open(temporary, "xb", buffering=0) as file:
-                if isinstance(source, bytes):
-                    verifier.update(source)
-                    _write_all(file, source)
-                else:
-                    while data := source.read(CHUNK):
-                        verifier.update(data)
-                        _write_all(file, data)
-                digest = verifier.finish()
-                target = self.blob_path(digest)
-                if os.path.exists(target):
-                    os.unlink(temporary)
-                    return digest, False
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-            os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
-            os.rename(temporary, target)
-            fsync_directory(os.path.dirname(target))
-            return digest, True
-        except BaseException as error:
+                yield BlobWriter(self, file, temporary, verifier or Verifier())
+        except OSError as error:
+            raise describe(error, f"cannot write content to {self.path}") from error
+        finally:
             try:
                 os.unlink(temporary)
             except FileNotFoundError:
                 pass  # it was never made, or has become the blob
-            if isinstance(error, OSError):
-                raise describe(error, f"cannot write content to {self.path}") from error
-            raise
 
     def delete(self, digest: str) -> None:
         """Idempotent."""
@@ -249,10 +241,47 @@ class Layout:
             os.close(fd)
 
 
-def _write_all(file: "BinaryIO", data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+class BlobWriter:
+    """Made by `Layout.writing`."""
+
+    def __init__(self, layout: Layout, file: BinaryIO, temporary: str, verifier: Verifier) -> None:
+        self._layout = layout
+        self._file = file
+        self._temporary = temporary
+        self._verifier = verifier
+
+    def write(self, data: bytes) -> None:
+        self._verifier.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+    @property
+    def size(self) -> int:
+        return self._verifier.count
+
+    def commit(self) -> "tuple[Digest, bool]":
+        """The blob's digest, and whether it is new; raises DataLoss when it is not what was promised."""
+        digest = self._verifier.finish()
+        target = self._layout.blob_path(digest)
+        directory = os.path.dirname(target)
+        if os.path.exists(target):
+            return digest, False
+        os.fchmod(self._file.fileno(), 0o644)
+        _give(self._file.fileno(), self._layout.path)
+        os.fsync(self._file.fileno())
+        if not os.path.isdir(directory):
+            os.makedirs(directory, mode=0o755, exist_ok=True)
+        os.rename(self._temporary, target)
+        fsync_directory(directory)
+        return digest, True
+
+
+def _give(fd: int, layout: str) -> None:
+    """Root's files in somebody's layout are that person's, or they could not change it any more."""
+    owner = os.stat(layout)
+    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
+        os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 def _write_whole(path: str, data: bytes) -> None:
@@ -260,6 +289,7 @@ def _write_whole(path: str, data: bytes) -> None:
     try:
         with open(temporary, "xb") as file:
             file.write(data)
+            _give(file.fileno(), os.path.dirname(path))
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)

@@ -62,7 +62,7 @@ def do(context: Context, o: Parsed) -> int:
     from boxship.tools.progress import report
 
     source, destination = name(o.args[0], "source"), name(o.args[1], "destination")
-    for one in o.additional_tag:
+    for one in words(o.additional_tag):
         parse(f"docker://{one}")
     here, there = ends(context, o)
     options = wanted(context, o, here)

@@ -10,14 +10,14 @@ import os
 import sys
 from dataclasses import dataclass
 
-from boxship.errors import BoxshipError, DeadlineExceeded
+from boxship.errors import BoxshipError, Cancelled
 from boxship.flags import Flag, Parsed, UsageError, describe, parse
 
 from .command import Command, Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 # verb -> the module that has its COMMAND, and the line that the program's help shows
 SKOPEO = {
@@ -73,8 +73,6 @@ def habit_of(called: str) -> Habit:
     """The habit for the name that the program was called by."""
     if called == "skopeo":
         return Habit(called, "Various operations with container images and image registries", SKOPEO, logrus=True)
-    if called == "umoci":
-        return Habit(called, "Make and change OCI images in a layout", _umoci(), logrus=True)
     return Habit("boxship-image", "Copy, inspect, sign, make and check images", SKOPEO | _umoci() | IMAGE_TOOLS)
 
 
@@ -89,9 +87,20 @@ def _umoci() -> "dict[str, tuple[str, str]]":
     return verbs
 
 
+def _umoci_program(arguments: Sequence[str] | None) -> int:
+    """umoci reads its command line in its own way."""
+    from importlib import import_module
+
+    program: Callable[[Sequence[str] | None], int] = import_module("boxship.tools.umoci.main").main
+    return program(arguments)
+
+
 def main(arguments: Sequence[str] | None = None, called: str = "") -> int:
     """The exit code."""
-    habit = habit_of(called or os.path.basename(sys.argv[0]))
+    name = called or os.path.basename(sys.argv[0])
+    if name == "umoci" and _umoci():
+        return _umoci_program(arguments)
+    habit = habit_of(name)
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
@@ -106,7 +115,7 @@ def main(arguments: Sequence[str] | None = None, called: str = "") -> int:
         if debug:
             sys.excepthook(type(error), error, error.__traceback__)
         tell(habit, str(error))
-        if isinstance(error, DeadlineExceeded) and "--command-timeout" in str(error):
+        if isinstance(error, TimeIsUp):
             sys.stderr.flush()
             os._exit(1)  # a worker may wait for a peer that does not answer; nobody waits for the worker
         # docker's code for wrong flags means nothing to these tools
@@ -204,8 +213,12 @@ def seconds(text: str) -> float:
         raise UsageError(f"invalid duration {text!r}: a number has one point at most") from None
 
 
+class TimeIsUp(Cancelled):
+    """--command-timeout. Not Unavailable: nobody is to try again."""
+
+
 class _deadline:
-    """The block ends after so many seconds with DeadlineExceeded; nothing for ""."""
+    """The block ends after so many seconds with TimeIsUp; nothing for ""."""
 
     def __init__(self, text: str) -> None:
         self._seconds = seconds(text) if text else 0.0
@@ -219,7 +232,7 @@ class _deadline:
             signal.setitimer(signal.ITIMER_REAL, self._seconds)
 
     def _late(self, number: int, frame: object) -> None:
-        raise DeadlineExceeded("given up", cause=f"it took longer than --command-timeout {self._text}")
+        raise TimeIsUp("given up", cause=f"it took longer than --command-timeout {self._text}")
 
     def __exit__(self, *_: object) -> None:
         if self._seconds > 0:

@@ -47,7 +47,7 @@ class Bars(Lines):
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
-        self._rows: list[str] = []
+        self._rows: dict[str, str] = {}  # digest -> what it is, in the order of the screen
         self._drawn = 0.0
 
     def say(self, text: str) -> None:
@@ -57,7 +57,7 @@ class Bars(Lines):
 
     def blob(self, descriptor: oci.Descriptor, what: str) -> None:
         with self._lock:
-            self._rows.append(descriptor.digest)
+            self._rows[descriptor.digest] = what
             print(self._row(descriptor, what, 0), file=self._out, flush=True)
 
     def moved(self, descriptor: oci.Descriptor, count: int) -> None:
@@ -68,8 +68,9 @@ class Bars(Lines):
             self._drawn = now
             if descriptor.digest not in self._rows:
                 return
-            up = len(self._rows) - self._rows.index(descriptor.digest)
-            self._out.write(f"\x1b[{up}A\r\x1b[2K{self._row(descriptor, 'blob', count)}\x1b[{up}B\r")
+            up = len(self._rows) - list(self._rows).index(descriptor.digest)
+            row = self._row(descriptor, self._rows[descriptor.digest], count)
+            self._out.write(f"\x1b[{up}A\r\x1b[2K{row}\x1b[{up}B\r")
             self._out.flush()
 
     @staticmethod
