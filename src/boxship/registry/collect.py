@@ -52,6 +52,7 @@ def collect(registry: Registry, *, age: float, untagged: bool = False, dry: bool
                 raise _Undo
     except _Undo:
         pass
+    metadata.sync()
     freed = 0
     for digest in unowned:
         if store.exists(digest):

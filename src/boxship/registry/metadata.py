@@ -5,7 +5,8 @@ A blob's bytes are stored once, however many repositories have it; they may go w
 A manifest is content too, and has besides what others ask for: its media type, the ``subject`` that it refers to,
 and ``needs``, the digests without which it cannot be pulled.
 
-Every change is one durable transaction: after a kill or a power cut it is there or it is not.
+Every change is one transaction: after a kill it is there or it is not, and after `Metadata.sync` it survives a power
+cut, too.
 Nothing here looks at bytes; whoever adds a row has put the content into the store before.
 """
 
@@ -67,8 +68,12 @@ class Metadata:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with self._database.transaction(durable=True):
+        with self._database.transaction():
             yield
+
+    def sync(self) -> None:
+        """Wait until all that was changed is on the disk."""
+        self._database.sync()
 
     # ── Repositories ──
 

@@ -108,6 +108,7 @@ class Registry:
                 except AlreadyExists:
                     pass  # another repository has it, or this one
                 self.metadata.add_blob(repository, digest, time.time_ns())
+            self.metadata.sync()
         except DataLoss as error:
             raise SpecError("DIGEST_INVALID", error.message) from error
         finally:
@@ -117,10 +118,12 @@ class Registry:
         """Give a blob of ``source`` (any repository when "") to ``repository`` too; whether it has it."""
         with self._owning:
             found = self.metadata.has_blob(source, digest) if source else self.metadata.has_blob_anywhere(digest)
-            if found and self.store.exists(digest):
+            found = found and self.store.exists(digest)
+            if found:
                 self.metadata.add_blob(repository, digest, time.time_ns())
-                return True
-        return False
+        if found:
+            self.metadata.sync()
+        return found
 
     def delete_blob(self, repository: str, digest: Digest) -> None:
         """Raises SpecError (BLOB_UNKNOWN)."""
@@ -128,6 +131,7 @@ class Registry:
             if not self.metadata.remove_blob(repository, digest):
                 raise _blob_unknown(repository, digest)
             self._release(digest)
+        self.metadata.sync()
 
     # ── Manifests ──
 
@@ -170,6 +174,7 @@ class Registry:
             self.store.put(data, expected=digest)
             needs = {need.digest for need in pushed.needs}
             self.metadata.add_manifest(repository, manifest, needs, tags, time.time_ns())
+        self.metadata.sync()
         return manifest
 
     def _check_needs(self, repository: str, needs: list[oci.Descriptor]) -> None:
@@ -204,6 +209,7 @@ class Registry:
                 self._release(names.digest(reference))
             if not removed:
                 raise self._manifest_unknown(repository, reference)
+        self.metadata.sync()
 
     def _manifest_unknown(self, repository: str, reference: str) -> SpecError:
         if not self.metadata.exists(repository):
@@ -224,6 +230,7 @@ class Registry:
     def _release(self, digest: Digest) -> None:
         """Remove the content unless somebody has it; under ``_owning``."""
         if not self.metadata.owned(digest):
+            self.metadata.sync()  # a row that came back with the power would name nothing
             self.store.delete(digest)
 
     def _sweep(self) -> None:
