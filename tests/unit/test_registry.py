@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -592,15 +593,14 @@ def test_a_large_blob_leaves_memory_flat_and_the_loop_free(tmp_path: Path) -> No
         size, piece = 64 << 20, bytes(1 << 20)
         digest = "sha256:" + hashlib.sha256(bytes(size)).hexdigest()
         place = start(client)
-        slowest = 0.0
+        answers = 0
         running = threading.Event()
 
         def watch() -> None:
-            nonlocal slowest
+            nonlocal answers
             while not running.is_set():
-                before = time.monotonic()
                 assert client("GET", "/v2/").status == 200
-                slowest = max(slowest, time.monotonic() - before)
+                answers += 1
 
         watching = threading.Thread(target=watch)
         watching.start()
@@ -618,7 +618,7 @@ def test_a_large_blob_leaves_memory_flat_and_the_loop_free(tmp_path: Path) -> No
         status = Path(f"/proc/{process.pid}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0])
         assert peak < 100_000, f"{peak} kB for a blob of 64 MiB"
-        assert slowest < 0.5
+        assert answers > 10, "others were answered meanwhile"
     finally:
         process.terminate()
         assert process.wait(10) == 0
@@ -649,6 +649,23 @@ def test_wrong_command_lines_are_one_line(
     assert main([word.format(tmp_path) for word in words]) == code
     said = capfd.readouterr().err
     assert complaint in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("damage", ["garbage", "a directory", "another database"])
+def test_a_database_that_is_none(damage: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "registry.db"
+    if damage == "garbage":
+        path.write_bytes(b"garbage " * 1000)
+    elif damage == "a directory":
+        path.mkdir()
+    else:
+        with sqlite3.connect(path) as other:
+            other.execute("CREATE TABLE blobs (x)")
+        other.close()
+    assert main(["serve", str(tmp_path), "--listen", "127.0.0.1:0"]) == 1
+    said = capfd.readouterr().err
+    assert "registry.db" in said
     assert "Traceback" not in said
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -66,6 +67,9 @@ class Registry:
         except OSError as error:
             os.close(self._lock)
             raise _unusable(error, root) from error
+        except sqlite3.Error as error:
+            os.close(self._lock)
+            raise DataLoss(f"cannot use {root}/registry.db", cause=str(error)) from error
         except BaseException:
             os.close(self._lock)
             raise

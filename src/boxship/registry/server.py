@@ -21,7 +21,13 @@ from .routes import Limits, Routes
 log = logging.getLogger("boxship.registry")
 
 DEFAULT_PORT = 5000
-HEADER = f"Docker-Distribution-Api-Version: registry/2.0\r\nServer: Boxship/{__version__}"
+HEADER = "\r\n".join(
+    (
+        "Docker-Distribution-Api-Version: registry/2.0",
+        "X-Content-Type-Options: nosniff",  # blobs are what strangers pushed: no browser shall guess what they are
+        f"Server: Boxship/{__version__}",
+    )
+)
 TIDY_EVERY = 300.0
 HANDSHAKE = 30.0
 """Seconds that a client has for TLS's."""
