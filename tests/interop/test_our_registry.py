@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -235,9 +237,10 @@ def test_docker_logs_in(engine: EngineProcess, image: str, tmp_path: Path) -> No
 
 @needs("docker", "busybox")
 def test_docker_search_says_that_there_is_none(engine: EngineProcess, plain: Served) -> None:
-    refused = engine.docker("search", f"{plain.domain}/busybox", check=False)
-    assert refused.returncode == 1
-    assert "this registry offers no search" in refused.stderr
+    for search in (engine.docker, engine.boxship):
+        refused = search("search", f"{plain.domain}/busybox", check=False)
+        assert refused.returncode == 1
+        assert "this registry offers no search" in refused.stderr
     for words, complaint in (
         (("--limit", "101", "x"), "outside the range of [1, 100]"),
         (("--filter", "stars=many", "x"), "must be a number"),
@@ -245,6 +248,40 @@ def test_docker_search_says_that_there_is_none(engine: EngineProcess, plain: Ser
     ):
         refused = engine.docker("search", *words, check=False)
         assert complaint in refused.stderr
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers searches as Docker Hub does."""
+
+    def do_GET(self) -> None:
+        found = [
+            {"name": "official", "description": "one\n that is", "star_count": 9, "is_official": True},
+            {"name": "some/other", "description": "x" * 60, "star_count": 1, "is_automated": True},
+            {"name": "bare/minimum"},
+        ]
+        body = json.dumps({"results": found, "query": self.path}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Tests print nothing."""
+
+
+@needs("docker", "busybox")
+def test_search_prints_what_docker_prints(engine: EngineProcess) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        term = f"127.0.0.1:{hub.server_port}/words"
+        for words in (
+            (term,), ("--no-trunc", term), ("--limit", "1", term), ("--filter", "is-official=true", term),
+            ("--filter", "stars=1", term), ("--format", "{{.Name}} {{.StarCount}} {{.IsOfficial}}", term),
+        ):  # fmt: skip
+            theirs = engine.docker("search", *words).stdout
+            assert engine.boxship("search", *words).stdout == theirs
+        hub.shutdown()
+    assert "some/other" in theirs
 
 
 @needs("docker", "skopeo")

@@ -54,6 +54,7 @@ COMMANDS = {
     "rmi": ("rmi", "Remove one or more images"),
     "run": ("run", "Create and run a new container from an image"),
     "save": ("save", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
+    "search": ("search", "Search a registry for images"),
     "start": ("start", "Start one or more stopped containers"),
     "stats": ("stats", "Display a live stream of container(s) resource usage statistics"),
     "stop": ("stop", "Stop one or more running containers"),
@@ -90,7 +91,7 @@ GROUPS = {
 MISSING = frozenset(
     {
         "build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp",
-        "node", "plugin", "search", "secret", "service", "stack", "swarm", "trust", "update",
+        "node", "plugin", "secret", "service", "stack", "swarm", "trust", "update",
     }
 )  # fmt: skip
 
