@@ -11,6 +11,7 @@ Nothing here looks at bytes; whoever adds a row has put the content into the sto
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,14 +62,22 @@ class Metadata:
     def __init__(self, path: str) -> None:
         self._database = Database(path)
         self._database.script(SCHEMA)
+        self._nested = threading.local()
 
     def close(self) -> None:
         self._database.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with self._database.transaction(durable=True):
-            yield
+        """All of the block or none of it, on the disk when it ends; a nested one with the outer one."""
+        self._nested.depth = getattr(self._nested, "depth", 0) + 1
+        try:
+            with self._database.transaction():
+                yield
+        finally:
+            self._nested.depth -= 1
+        if not self._nested.depth:
+            self._database.sync()
 
     # ── Repositories ──
 
