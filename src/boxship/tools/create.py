@@ -107,7 +107,7 @@ COMMAND = Command(
     do,
     (
         Flag("platform", help="The image of an index to take (default: this host's)", value="OS:ARCH"),
-        Flag("ref", "", "list", "Which image, such as name=v1.0 or digest=sha256:...", value="KEY=VALUE"),
+        Flag("ref", "", "list", "Which image of the layout: name=v1.0 or digest=sha256:...", value="KEY=VALUE"),
         Flag("rootfs", help="The root file system's name in the bundle", default="rootfs", value="NAME"),
         Flag("rootfs-only", "", "bool", "Make BUNDLE the root file system, without a config.json"),
     ),
