@@ -448,6 +448,27 @@ def test_collection_removes_what_no_manifest_needs(tmp_path: Path) -> None:
     assert len(list((tmp_path / "blobs/sha256").iterdir())) == 3
 
 
+def test_who_pushes_while_others_delete_has_what_was_pushed(client: Client) -> None:
+    """The content is one file: it must not go with another repository's last row."""
+    data = b"shared" * 1000
+    digest = digests.of(data)
+    lost: list[str] = []
+
+    def work(repository: str) -> None:
+        for _ in range(30):
+            client.push_blob(repository, data)
+            if client("GET", f"/v2/{repository}/blobs/{digest}").body != data:
+                lost.append(repository)
+            client("DELETE", f"/v2/{repository}/blobs/{digest}")
+
+    threads = [threading.Thread(target=work, args=(f"r{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not lost
+
+
 # ── Who may, and what ──
 
 
