@@ -8,7 +8,7 @@ written first, then the FIFO:
   more is read;
 - a reader that has gone costs nothing: what comes is dropped, and the FIFO is tried again at each piece of
   output and once a second;
-- before the first reader came, the first 64 KiB are kept for it.
+- before the first reader came, the first 64 KiB are kept for it, and it is looked for ever less often.
 
 The shim holds its own write end of a stdin FIFO, so that an engine that dies does not end the container's
 input; ``close`` (the CloseIO call) gives it up, and the input ends when the client's end is closed too.
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CHUNK = 65536
 KEEP_FOR_FIRST_READER = 65536
 RETRY = 1.0
+FIRST_TRIES = (0.05, 0.5)
+"""Seconds between tries before the first reader came: at first, and at last."""
 
 
 class FifoWriter:
@@ -48,6 +50,7 @@ class FifoWriter:
         self._fd = -1
         self._pending = bytearray()
         self._seen_reader = False
+        self._patience = FIRST_TRIES[0]
         self._timer: Timer | None = None
         self._ending = False
         self._closed = False
@@ -64,7 +67,8 @@ class FifoWriter:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno == ENXIO and self._timer is None:
-                self._timer = self._loop.later(RETRY if self._seen_reader else 0.05, self._retry)
+                self._timer = self._loop.later(RETRY if self._seen_reader else self._patience, self._retry)
+                self._patience = min(2 * self._patience, FIRST_TRIES[1])
             return
         self._seen_reader = True
         self._loop.watch(self._fd, self._ready, 0)  # EPOLLERR tells that the last reader has gone
