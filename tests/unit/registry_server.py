@@ -22,6 +22,9 @@ from boxship.registry.registry import Registry
 from boxship.registry.routes import Limits, Routes
 from boxship.registry.server import HEADER
 
+TIMEOUT = 120
+"""Seconds: while somebody else writes gigabytes to the disk, one fsync takes many of them."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -49,7 +52,7 @@ class Client:
         """Let the server look after uploads, as if those idle for so many seconds were old."""
 
     def __call__(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
         try:
             names = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, names)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -552,16 +553,21 @@ def test_refusals(client: Client, method: str, path: str, status: int, code: str
 # ── Processes ──
 
 
-def start_program(root: Path, *words: str) -> tuple[subprocess.Popen[bytes], int]:
+@contextmanager
+def program(root: Path) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
+    """The registry as a process, which is gone when the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    command = [sys.executable, "-m", "boxship.registry", "serve", str(root), "--listen", f"127.0.0.1:{port}", *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    assert b"serving" in line, line + process.stderr.read()
-    return process, port
+    command = [sys.executable, "-m", "boxship.registry", "serve", str(root), "--listen", f"127.0.0.1:{port}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert b"serving" in line, line
+            yield process, Client(port)
+        finally:
+            process.kill()
 
 
 def test_killed_at_any_moment_it_has_whole_content_only(tmp_path: Path) -> None:
@@ -578,21 +584,20 @@ def test_killed_at_any_moment_it_has_whole_content_only(tmp_path: Path) -> None:
 
     place = ""
     for pause in (0.02, 0.08, 0.15):
-        process, port = start_program(tmp_path)
-        client = Client(port)
-        if place:  # an upload of a server that is no more goes on
-            assert client("GET", place).headers["range"] == "0-3"
-            done = client("PUT", f"{place}?digest={digests.of(b'0123456')}", b"456")
-            assert done.status == 201
-            client("DELETE", done.headers["location"])
-        place = start(client)
-        assert client("PATCH", place, b"0123").status == 202
-        thread = threading.Thread(target=pushing, args=(client,))
-        thread.start()
-        time.sleep(pause)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        thread.join()
+        with program(tmp_path) as (process, client):
+            if place:  # an upload of a server that is no more goes on
+                assert client("GET", place).headers["range"] == "0-3"
+                done = client("PUT", f"{place}?digest={digests.of(b'0123456')}", b"456")
+                assert done.status == 201
+                client("DELETE", done.headers["location"])
+            place = start(client)
+            assert client("PATCH", place, b"0123").status == 202
+            thread = threading.Thread(target=pushing, args=(client,))
+            thread.start()
+            time.sleep(pause)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            thread.join()
     with serving(tmp_path) as client:
         for digest in told:
             assert digests.of(client("GET", f"/v2/a/blobs/{digest}").body) == digest
@@ -608,9 +613,7 @@ def test_killed_at_any_moment_it_has_whole_content_only(tmp_path: Path) -> None:
 
 
 def test_a_large_blob_leaves_memory_flat_and_the_loop_free(tmp_path: Path) -> None:
-    process, port = start_program(tmp_path)
-    try:
-        client = Client(port)
+    with program(tmp_path) as (process, client):
         size, piece = 64 << 20, bytes(1 << 20)
         digest = "sha256:" + hashlib.sha256(bytes(size)).hexdigest()
         place = start(client)
@@ -625,7 +628,7 @@ def test_a_large_blob_leaves_memory_flat_and_the_loop_free(tmp_path: Path) -> No
 
         watching = threading.Thread(target=watch)
         watching.start()
-        with socket.create_connection(("127.0.0.1", port)) as raw:
+        with socket.create_connection(("127.0.0.1", client.port)) as raw:
             raw.sendall(f"PUT {place}?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode())
             for _ in range(64):
                 raw.sendall(piece)
@@ -640,7 +643,6 @@ def test_a_large_blob_leaves_memory_flat_and_the_loop_free(tmp_path: Path) -> No
         peak = int(status.partition("VmHWM:")[2].split()[0])
         assert peak < 100_000, f"{peak} kB for a blob of 64 MiB"
         assert answers > 10, "others were answered meanwhile"
-    finally:
         process.terminate()
         assert process.wait(10) == 0
 
