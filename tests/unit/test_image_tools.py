@@ -255,6 +255,19 @@ def test_platforms_are_chosen_by_the_program_flags(run: Run, tmp_path: Path) -> 
     assert "no image found in manifest list" in err
 
 
+def test_requests_carry_the_prefix_before_our_name(run: Run, image: str, registry: FakeRegistry) -> None:
+    run("--user-agent-prefix", "night-build", "copy", "-q", image, f"docker://{registry.domain}/app:1")
+    assert registry.agents == {"night-build boxship"}
+
+
+def test_a_signature_that_cannot_be_named_is_refused_before_anything_is_copied(
+    run: Run, image: str, tmp_path: Path
+) -> None:
+    code, out, err = run("copy", "--sign-by", "nobody", image, f"dir:{tmp_path}/to")
+    assert (code, "Copying" in out) == (1, False)
+    assert "--sign-identity" in err
+
+
 # ── inspect, list-tags, delete ──
 
 

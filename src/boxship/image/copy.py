@@ -116,8 +116,10 @@ class _Copy:
 
     def run(self) -> Document:
         top = self._source.manifest()
+        if self._options.signers:
+            self._identity()  # refused now, and not when everything has been copied
         if not top.is_index:
-            if options_need_index(self._options.images):
+            if self._options.images == "index-only":
                 raise InvalidArgument(
                     f"{self._source.name} is a single image, no index", remedy="leave --multi-arch index-only out"
                 )
@@ -347,10 +349,6 @@ class _Copy:
     def _takes_index(self, format: Format) -> bool:
         takes = self._destination.formats
         return not takes or manifests.MANIFEST_OF[format] in takes
-
-
-def options_need_index(images: Images) -> bool:
-    return images == "index-only"
 
 
 def choose(index: Document, wanted: platforms.Platform) -> str:

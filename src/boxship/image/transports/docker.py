@@ -71,7 +71,7 @@ def repository_at(address: Address, access: Access) -> Repository:
         verify = False
     return Repository(
         address.reference,
-        settings=Settings(directories=CERTIFICATES, verify=verify, certificates=access.cert_dir),
+        settings=Settings(directories=CERTIFICATES, verify=verify, certificates=access.cert_dir, agent=access.agent),
         credential=access.credential,
         credentials=AuthFiles(address.reference, access.authfile),
         registry_token=access.registry_token,
