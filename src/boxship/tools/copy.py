@@ -216,7 +216,7 @@ def _judge(context: Context) -> Any:
 COMMAND = Command(
     "copy", "SOURCE-IMAGE DESTINATION-IMAGE",
     "Copy an image; a name is TRANSPORT:DETAILS, with one of the transports boxship, containers-storage,\n"
-    "dir, docker, docker-archive, docker-daemon, oci, oci-archive.",
+    "dir, docker, docker-archive, docker-daemon, oci, oci-archive, sif.",
     do, FLAGS, least=2, most=2,
     examples=(
         "copy docker://quay.io/skopeo/stable:latest docker://registry.example.com/skopeo:latest",
