@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boxship.engine.server import _listen_tcp
+from boxship.http.listen import tcp_listener
 
 from .engine_fixture import EngineProcess
 
@@ -43,7 +43,7 @@ class TlsEngine:
     def __init__(self, root: Path) -> None:
         certificates(root)
         self.root = root
-        with _listen_tcp("127.0.0.1:0") as free:
+        with tcp_listener("127.0.0.1:0", default_port=2375) as free:
             self.host = f"tcp://127.0.0.1:{free.getsockname()[1]}"
         files = ("--tlscacert", f"{root}/ca.pem", "--tlscert", f"{root}/server-cert.pem", "--tlskey")
         self.engine = EngineProcess(root, "-H", self.host, "--tlsverify", *files, f"{root}/server-key.pem")

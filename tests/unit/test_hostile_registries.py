@@ -163,7 +163,7 @@ DOCUMENTS: "dict[str, tuple[bytes, type[BoxshipError], str]]" = {
     ),
     "a negative size": (
         manifest(layers=[{"mediaType": oci.MEDIA_LAYER, "digest": digests.of(LAYER), "size": -1}]),
-        InvalidArgument, "-1",
+        InvalidArgument, "layers[0].size",
     ),
     "a size that is a string": (
         manifest(layers=[{"mediaType": oci.MEDIA_LAYER, "digest": digests.of(LAYER), "size": "12"}]),

@@ -77,3 +77,15 @@ class Command:
         if self.flags:
             text += f"\nOptions:\n{describe(self.flags)}\n"
         return text
+
+
+class Program(Command):
+    """A command that is a program of its own, with its own parser and help: it is handed the words as they are."""
+
+    def __init__(self, name: str, usage: str, help: str, do: Callable[[Context, Parsed], int]) -> None:
+        super().__init__(name, usage, help, do, most=None, local=True)
+
+    def parse(self, words: list[str], program: str) -> Parsed:
+        parsed = Parsed(self.flags)
+        parsed.args = words
+        return parsed

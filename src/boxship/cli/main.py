@@ -14,7 +14,7 @@ from boxship.api.engine.client import Client, EngineError
 from boxship.errors import BoxshipError, Unavailable
 from boxship.flags import Flag, UsageError, describe, parse
 
-from .command import Command, Context
+from .command import Command, Context, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ COMMANDS = {
     "pause": ("pause", "Pause all processes within one or more containers"),
     "port": ("port", "List port mappings or a specific mapping for the container"),
     "ps": ("ps", "List containers"),
+    "registry": ("registry", "Serve a registry of images, or collect its garbage"),
     "rename": ("rename", "Rename a container"),
     "restart": ("restart", "Restart one or more containers"),
     "rm": ("rm", "Remove one or more containers"),
@@ -179,7 +180,7 @@ def run(words: list[str], headers: dict[str, str] | None = None) -> int:
         if name == "inspect":
             rest = [f"--type={kind}", *rest]
     command = load(name)
-    if rest[:1] in (["--help"], ["-h"]) and name != "engine":
+    if rest[:1] in (["--help"], ["-h"]) and not isinstance(command, Program):
         print(command.describe("boxship"), end="")
         return 0
     try:

@@ -28,11 +28,13 @@ from boxship.oci import reference as references
 
 from .config import EngineConfig
 from .events import EventBus
+from .filters import Filters, truth
 from .images import Images
 
 if TYPE_CHECKING:
     from boxship.image.registry.client import Repository
     from boxship.image.registry.credentials import Credential
+    from boxship.image.registry.hosts import Settings
 
 HUB = "https://index.docker.io/v1/"
 Refused = Callable[[BoxshipError, references.Reference], BoxshipError]
@@ -119,6 +121,12 @@ def size(number: float) -> str:
     raise AssertionError("the last unit takes all")
 
 
+def _stars(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise InvalidArgument(f"invalid filter 'stars={text}': must be a number")
+    return int(text)
+
+
 class Registries:
     """The registry half of the engine."""
 
@@ -127,17 +135,34 @@ class Registries:
         self._images = images
         self._events = events
 
-    def _repository(self, reference: references.Reference, login: Login) -> Repository:
-        from boxship.image.registry.client import Repository
+    def _settings(self) -> Settings:
         from boxship.image.registry.hosts import Settings
 
         mirrors = (
             {references.DEFAULT_DOMAIN: tuple(self._config.registry_mirrors)} if self._config.registry_mirrors else {}
         )
-        settings = Settings(insecure=tuple(self._config.insecure_registries), mirrors=mirrors)
+        return Settings(insecure=tuple(self._config.insecure_registries), mirrors=mirrors)
+
+    def _repository(self, reference: references.Reference, login: Login) -> Repository:
+        from boxship.image.registry.client import Repository
+
         return Repository(
-            reference, settings=settings, credential=login.credential(), registry_token=login.registrytoken
+            reference, settings=self._settings(), credential=login.credential(), registry_token=login.registrytoken
         )
+
+    async def search(self, term: str, limit: int, filters: Filters, login: Login) -> list[dict[str, Any]]:
+        """Repositories that a registry finds for ``[REGISTRY/]WORDS``; raises what `image.registry.search` raises."""
+        from boxship.image.registry.search import LIMIT, search
+
+        wanted = {key: truth(values, key) for key, values in filters.items() if key != "stars"}
+        stars = max((_stars(text) for text in filters.get("stars", [])), default=0)
+        found = await asyncio.to_thread(search, term, self._settings(), login.credential, limit or LIMIT)
+        documents: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in found if one.star_count >= stars]
+        return [
+            {**one, "description": one["description"] or ""}
+            for one in documents
+            if all(one[key.replace("-", "_")] is value for key, value in wanted.items())
+        ]
 
     async def pull(self, text: str, platform: str, login: Login) -> AsyncIterator[dict[str, Any]]:
         """Pull one image; the first document comes when the registry has answered.

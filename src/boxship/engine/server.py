@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from boxship import __version__, tracing
-from boxship.errors import AlreadyExists, BoxshipError, InvalidArgument, PermissionDenied
+from boxship.errors import AlreadyExists, InvalidArgument, PermissionDenied
+from boxship.http.listen import tcp_listener
 from boxship.http.protocol import Connection, Request, Response
 from boxship.http.tls import TlsProtocol
 
@@ -67,7 +68,7 @@ class Api:
 
 
 async def listen(api: Api, config: EngineConfig) -> list[asyncio.Server]:
-    """Serve on every address of the configuration; raises what `_listen_unix` and `_listen_tcp` raise."""
+    """Serve on every address of the configuration; raises what `_listen_unix` and `tcp_listener` raise."""
     loop = asyncio.get_running_loop()
 
     def connection() -> Connection:
@@ -83,7 +84,7 @@ async def listen(api: Api, config: EngineConfig) -> list[asyncio.Server]:
                 bound = _listen_unix(Path("/" + address.lstrip("/")), config.group)
                 servers.append(await loop.create_unix_server(connection, sock=bound))
             elif scheme == "tcp":
-                listening = _listen_tcp(address)
+                listening = tcp_listener(address, default_port=2375)
                 protocol: Callable[[], asyncio.Protocol] = connection
                 if config.tls or config.tls_verify:
                     protocol = partial(_over_tls, _tls(config), connection)
@@ -144,26 +145,6 @@ def _group(name: str) -> int:
         raise InvalidArgument(
             f"group {name!r} is not a group of this host", remedy="groupadd it, or leave -G out"
         ) from None
-
-
-def _listen_tcp(address: str) -> socket.socket:
-    host, colon, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not colon:
-        host, port = port, "2375"
-    if not port.isdigit() or int(port) > 65535:
-        raise InvalidArgument(f"invalid host tcp://{address}: {port!r} is not a port")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host or "127.0.0.1", int(port)))
-    except OSError as error:
-        bound.close()
-        raise BoxshipError(f"listen on tcp://{address}", cause=error.strerror or str(error)) from error
-    bound.listen(512)
-    bound.setblocking(False)
-    return bound
 
 
 def _tls(config: EngineConfig) -> ssl.SSLContext:

@@ -1,6 +1,6 @@
-"""HTTP/1.1 for the Engine API: a small asyncio Protocol that owns its transport.
+"""HTTP/1.1 for the Engine API and the registry: a small asyncio Protocol that owns its transport.
 
-Why not a web framework: hijacking and half-close are the point of this API.
+Why not a web framework: hijacking and half-close are the point of the Engine API.
 ``attach`` and ``exec`` take the connection over: bytes that came in the same segment as the request's headers
 belong to the stream, a client's FIN ends its input and not our output, and each side closes on its own.
 
@@ -13,6 +13,8 @@ A connection handles one request at a time; the lifecycle of one::
 
 A client that closes its sending side of a plain request counts as gone, as it does for Go's server.
 A hijacked stream is different: there it only ends the input.
+
+What an error looks like is the program's: it gives an ``ErrorForm``, docker's ``{"message": ...}`` by default.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from urllib.parse import parse_qsl, unquote
 import httptools
 import msgspec
 
-from boxship.errors import BoxshipError, InvalidArgument
+from boxship.errors import BoxshipError, Internal, InvalidArgument
 
 from .status import status_of
 
@@ -37,14 +39,23 @@ MAX_HEAD = 64 * 1024  # a request line and headers longer than this are an attac
 HIGH_WATER = 256 * 1024  # body bytes that wait for a handler before the socket is not read any more
 
 REASONS = {
-    100: "Continue", 101: "UPGRADED", 200: "OK", 201: "Created", 204: "No Content", 304: "Not Modified",
-    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-    406: "Not Acceptable", 409: "Conflict", 413: "Request Entity Too Large", 429: "Too Many Requests",
+    100: "Continue", 101: "UPGRADED", 200: "OK", 201: "Created", 202: "Accepted", 204: "No Content",
+    206: "Partial Content", 304: "Not Modified", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
+    404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable", 409: "Conflict", 412: "Precondition Failed",
+    413: "Request Entity Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 429: "Too Many Requests",
     431: "Request Header Fields Too Large", 499: "Client Closed Request", 500: "Internal Server Error",
     501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout", 507: "Insufficient Storage",
 }  # fmt: skip
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class MalformedRequest(InvalidArgument):
+    """What came is no HTTP request, or one that is not taken; the connection ends with it."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.http_status = status
 
 
 class Request:
@@ -144,6 +155,23 @@ class Request:
         """Answer with a chunked body that is written as it comes; headers go out at once."""
         return StreamResponse(self.connection, status, content_type, self.method == "HEAD")
 
+    async def send_parts(self, status: int, headers: dict[str, str], parts: AsyncIterator[bytes]) -> None:
+        """Answer with a body whose ``Content-Length`` the headers give, as it comes; the client's pace is kept.
+
+        A body that breaks off ends the connection: its length tells the client.
+        """
+        connection = self.connection
+        connection.send_head(status, headers, close=not connection.keep_alive)
+        if self.method == "HEAD":
+            return
+        try:
+            async for part in parts:
+                connection.send(part)
+                await connection.drained()
+        except BoxshipError:
+            log.exception("%s %s", self.method, self.path)
+            connection.keep_alive = False
+
     def hijack(self, content_type: str) -> Stream:
         """Take the connection over; 101 when the client asked for an upgrade, else 200 (as dockerd)."""
         return self.connection.hijack(self, content_type)
@@ -172,6 +200,14 @@ def json_response(value: object, status: int = 200) -> Response:
 def encode_json(value: object) -> bytes:
     """``value`` as compact JSON."""
     return _encode(value)
+
+
+ErrorForm = Callable[[BoxshipError], Response]
+
+
+def engine_error(error: BoxshipError) -> Response:
+    """How the Engine API says that something went wrong."""
+    return json_response({"message": str(error)}, status_of(error))
 
 
 class StreamResponse:
@@ -256,8 +292,9 @@ Handler = Callable[[Request], Awaitable[Response | None]]
 class Connection(asyncio.Protocol):
     """One client connection; see the module for the lifecycle."""
 
-    def __init__(self, handle: Handler, server_header: str) -> None:
+    def __init__(self, handle: Handler, server_header: str, error_form: ErrorForm = engine_error) -> None:
         self._handle = handle
+        self._error_form = error_form
         self._server_header = server_header
         self._transport: asyncio.Transport | None = None
         self._queue: deque[Request] = deque()
@@ -293,7 +330,7 @@ class Connection(asyncio.Protocol):
     def _count(self, size: int) -> None:
         self._head_size += size
         if self._head_size > MAX_HEAD:
-            raise InvalidArgument(f"request line and headers are longer than {MAX_HEAD} bytes")
+            raise MalformedRequest(f"request line and headers are longer than {MAX_HEAD} bytes", 431)
 
     def on_headers_complete(self) -> None:
         method = self._parser.get_method().decode("latin-1")
@@ -333,10 +370,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._upgraded(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, InvalidArgument):  # raised in a callback of ours, wrapped by the parser
-                self._refuse(431, str(error.__context__))
+            if isinstance(error.__context__, MalformedRequest):  # raised in a callback of ours, wrapped by the parser
+                self._refuse(error.__context__)
             else:
-                self._refuse(400, f"malformed HTTP request: {error}")
+                self._refuse(MalformedRequest(f"malformed HTTP request: {error}"))
 
     def _upgraded(self, rest: bytes) -> None:
         """The parser stops at an upgrade request's headers; its body, if any, is still ours to read."""
@@ -344,12 +381,12 @@ class Connection(asyncio.Protocol):
         if request is None:
             return
         if request.headers.get("transfer-encoding"):
-            self._refuse(400, "an upgrade request must have a Content-Length, not a chunked body")
+            self._refuse(MalformedRequest("an upgrade request must have a Content-Length, not a chunked body"))
             return
         try:
             self._upgrade_body = int(request.headers.get("content-length", "0"))
         except ValueError:
-            self._refuse(400, "malformed Content-Length")
+            self._refuse(MalformedRequest("malformed Content-Length"))
             return
         self._new_parser()
         if self._upgrade_body:
@@ -417,7 +454,7 @@ class Connection(asyncio.Protocol):
             if response is not None:
                 self._send_response(request, response)
         except BoxshipError as error:
-            self._fail(request, status_of(error), str(error))
+            self._fail(request, error)
         except ConnectionError:
             self.keep_alive = False  # the client went away while we wrote to it
         except asyncio.CancelledError:
@@ -425,12 +462,15 @@ class Connection(asyncio.Protocol):
             return
         except Exception as error:
             log.exception("%s %s", request.method, request.path)
-            self._fail(request, 500, f"internal error in {request.method} {request.path}: {error!r}")
+            self._fail(request, Internal(f"internal error in {request.method} {request.path}: {error!r}"))
         if self._stream is not None and not self._undecided:
             self.close()
             return
-        async for _ in request.body():
-            pass  # what the handler left unread stands before the next request
+        if self._expects_continue is request:
+            self._expects_continue = None
+        else:
+            async for _ in request.body():
+                pass  # what the handler left unread stands before the next request
         self._task = None
         if not self.keep_alive:
             self.close()
@@ -442,19 +482,21 @@ class Connection(asyncio.Protocol):
                 self.data_received(waiting._parts.popleft())
         self._next()
 
-    def _fail(self, request: Request, status: int, message: str) -> None:
+    def _fail(self, request: Request, error: BoxshipError) -> None:
         if self._head_sent:
             self.keep_alive = False
             return
-        self._send_response(request, json_response({"message": message}, status))
+        self._send_response(request, self._error_form(error))
 
-    def _refuse(self, status: int, message: str) -> None:
-        body = _encode({"message": message}) + b"\n"
-        self.send_head(status, {"Content-Type": "application/json", "Content-Length": str(len(body))}, close=True)
-        self.send(body)
+    def _refuse(self, error: MalformedRequest) -> None:
+        answer = self._error_form(error)
+        self.send_head(answer.status, {**answer.headers, "Content-Length": str(len(answer.body))}, close=True)
+        self.send(answer.body)
         self.close()
 
     def _send_response(self, request: Request, response: Response) -> None:
+        if self._expects_continue is request:
+            self.keep_alive = False  # it waits for a word to send its body, and is answered without it
         headers, body = response.headers, response.body
         if response.status in (204, 304):
             body = b""  # these end with their headers (RFC 9110, 6.4.1): a client would take it for the next answer
@@ -502,6 +544,13 @@ class Connection(asyncio.Protocol):
         self._undecided = False
         self.send_head(status, headers)
         return self._stream
+
+    async def shut(self) -> None:
+        """Give up what is being served, and close; returns when its handler has ended."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self.close()
 
     def pause(self) -> None:
         if not self._paused and self._transport is not None:

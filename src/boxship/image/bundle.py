@@ -42,6 +42,15 @@ def _silent(_: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How layers are unpacked, as for `apply_layer`."""
+
+    idmap: IdMap = IDENTITY
+    limits: Limits = bounds.DEFAULT
+    keep_dirlinks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Meta:
     """What ``umoci.json`` says."""
 
@@ -60,10 +69,8 @@ def unpack(
     layout: Layout,
     name: str,
     bundle: str,
+    manner: Manner = Manner(),
     *,
-    idmap: IdMap = IDENTITY,
-    limits: Limits = bounds.DEFAULT,
-    keep_dirlinks: bool = False,
     say: Say = _silent,
 ) -> Meta:
     """Make ``bundle`` of the image ``name``; the directory may exist, but must have no bundle in it.
@@ -83,14 +90,14 @@ def unpack(
         os.chmod(bundle, 0o700)  # an image may hold set-uid programs with holes; only its owner gets at them
     except OSError as error:
         raise rooted.describe(error, f"cannot make the bundle {bundle}") from error
+    idmap = manner.idmap
     meta = Meta(source, idmap)
+    contents: dict[int, str] = {}
     try:
-        unpack_rootfs(
-            layout, manifest, image, rootfs, idmap=idmap, limits=limits, keep_dirlinks=keep_dirlinks, say=say
-        )
+        unpack_rootfs(layout, manifest, image, rootfs, manner, contents=contents, say=say)
         write_json(os.path.join(bundle, CONFIG), runtime_config.convert(image, rootfs, idmap), indent="\t")
         say("writing the manifest of the root file system")
-        write_manifest(bundle, meta)
+        write_manifest(bundle, meta, contents)
         write_meta(bundle, meta)
     except BaseException:
         _discard(rootfs, idmap)
@@ -108,14 +115,16 @@ def unpack_rootfs(
     manifest: oci.Manifest,
     image: oci.ImageConfig,
     rootfs: str,
+    manner: Manner = Manner(),
     *,
-    idmap: IdMap = IDENTITY,
-    limits: Limits = bounds.DEFAULT,
-    keep_dirlinks: bool = False,
+    contents: "dict[int, str] | None" = None,
     say: Say = _silent,
 ) -> None:
-    """Apply every layer to the directory ``rootfs``, which is made; when this raises it is gone."""
-    _prepare(rootfs, idmap)
+    """Apply every layer to the directory ``rootfs``, which is made; when this raises it is gone.
+
+    ``contents`` as for `apply_layer`.
+    """
+    _prepare(rootfs, manner.idmap)
     try:
         for descriptor, diff_id in zip(manifest.layers, image.diff_ids, strict=True):
             say(f"unpacking layer {descriptor.digest}")
@@ -130,13 +139,14 @@ def unpack_rootfs(
                     diff_id=digests.parse(diff_id),
                     overlay=False,
                     what=f"layer {descriptor.digest}",
-                    idmap=idmap,
-                    limits=limits,
-                    keep_dirlinks=keep_dirlinks,
+                    idmap=manner.idmap,
+                    limits=manner.limits,
+                    keep_dirlinks=manner.keep_dirlinks,
+                    contents=contents,
                 )
                 blob.drain()
     except BaseException:
-        _discard(rootfs, idmap)
+        _discard(rootfs, manner.idmap)
         raise
 
 
@@ -226,10 +236,10 @@ def write_json(path: str, document: "dict[str, Any]", indent: "str | None" = Non
         raise rooted.describe(error, f"cannot write {path}") from error
 
 
-def write_manifest(bundle: str, meta: Meta) -> None:
-    """Write down what the root file system looks like now."""
+def write_manifest(bundle: str, meta: Meta, contents: "dict[int, str] | None" = None) -> None:
+    """Write down what the root file system looks like now; ``contents`` as for `mtree.scan`."""
     rootfs = os.path.join(bundle, ROOTFS)
-    files = mtree.scan(rootfs, unprivileged=unprivileged.needed(meta.idmap.rootless))
+    files = mtree.scan(rootfs, unprivileged=unprivileged.needed(meta.idmap.rootless), contents=contents)
     try:
         with open(meta.manifest_file(bundle), "wb") as file:
             mtree.write(files, file.write, tree=os.path.abspath(rootfs))

@@ -109,8 +109,10 @@ class ContentStore:
         except FileNotFoundError:
             pass  # it is gone, which is what was asked for
 
-    def writer(self, ref: str, *, total: int = 0, expected: str = "") -> "Writer":
+    def writer(self, ref: str, *, total: int = 0, expected: str = "", algorithm: str = "sha256") -> "Writer":
         """Start or resume the ingestion ``ref``. ``total`` 0 means unknown.
+
+        Its digest will be of the algorithm of ``expected``, else of ``algorithm``.
 
         Raises Unavailable when another writer holds the ref, AlreadyExists when ``expected`` is already there.
         """
@@ -123,7 +125,7 @@ class ContentStore:
                 raise Unavailable(f"ref {ref} is locked by another writer")
             self._locked.add(ref)
         try:
-            return Writer(self, ref, self._ingest_path(ref), total, expected)
+            return Writer(self, ref, self._ingest_path(ref), total, expected, algorithm)
         except BaseException as error:
             self._unlock(ref)
             if isinstance(error, OSError):
@@ -220,7 +222,9 @@ class ContentStore:
 class Writer:
     """One ingestion being written. `close` keeps it for later, `discard` drops it, `commit` ends it."""
 
-    def __init__(self, store: ContentStore, ref: str, path: str, total: int, expected: str) -> None:
+    def __init__(
+        self, store: ContentStore, ref: str, path: str, total: int, expected: str, algorithm: str = "sha256"
+    ) -> None:
         self.ref = ref
         self.total = total
         self.expected = expected
@@ -240,8 +244,7 @@ class Writer:
             self.expected = expected or before.expected
         self.updated_ns = self.started_ns
         self._fd = os.open(os.path.join(path, "data"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        algorithm = digests.algorithm(digests.parse(self.expected)) if self.expected else "sha256"
-        self._algorithm = algorithm
+        self._algorithm = digests.algorithm(digests.parse(self.expected)) if self.expected else algorithm
         self._restart()
 
     def _restart(self) -> None:
@@ -278,10 +281,20 @@ class Writer:
             os.ftruncate(self._fd, size)
             self._restart()
 
+    def sync(self) -> None:
+        """Bring what has come to the disk, so that a commit soon after has little left to do."""
+        os.fsync(self._fd)
+
     def commit(self, *, size: int = -1, expected: str = "") -> Digest:
         """Make it a blob. Raises DataLoss or FailedPrecondition (wrong size or digest: the ingestion stays, as
-        for containerd), AlreadyExists (the blob is there; the ingestion is gone)."""
+        for containerd), AlreadyExists (the blob is there; the ingestion is gone).
+
+        An ``expected`` digest of another algorithm than the ingestion began with reads it all once more.
+        """
         expected = expected or self.expected
+        if expected and (algorithm := digests.algorithm(digests.parse(expected))) != self._algorithm:
+            self._algorithm = algorithm
+            self._restart()
         if size >= 0 and self.offset != size:
             raise FailedPrecondition(f"content {self.ref} has {self.offset} bytes, expected {size}")
         if expected and digests.parse(expected) != self.digest:

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from boxship.errors import InvalidArgument, Unimplemented
 from boxship.image import tarwriter
@@ -18,8 +19,10 @@ from boxship.image.attributes import HOST_XATTRS
 from boxship.image.compression import CHUNK
 from boxship.image.directories import OPAQUE_XATTR, is_whiteout
 from boxship.image.idmap import IDENTITY, ROOTLESS_XATTR, IdMap
-from boxship.image.snapshots import Mount
 from boxship.image.tarwriter import Header
+
+if TYPE_CHECKING:
+    from boxship.image.snapshots import Mount  # brings a database along, which nobody needs here
 
 Write = Callable[[bytes], object]
 

@@ -77,7 +77,7 @@ class Layout:
             if os.listdir(path):
                 raise AlreadyExists(f"cannot make an image layout in {path}", cause="the directory is not empty")
             os.makedirs(os.path.join(path, "blobs", "sha256"), mode=0o755)
-            _write_whole(os.path.join(path, "index.json"), oci.encode(oci.Index(2, [])))
+            _write_whole(os.path.join(path, "index.json"), oci.encode(oci.Index(2, [], media_type=oci.MEDIA_INDEX)))
             _write_whole(os.path.join(path, "oci-layout"), LAYOUT_FILE)
         except OSError as error:
             raise describe(error, f"cannot make an image layout in {path}") from error

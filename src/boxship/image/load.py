@@ -177,7 +177,9 @@ def _oci_images(members: _Members, store: Store, docker: "list[DockerImage]") ->
     version = oci.decode(_LayoutVersion, members.documents["oci-layout"], "oci-layout").image_layout_version
     if version != "1.0.0":
         raise InvalidArgument(f"image layout version {version!r} is not supported")
-    index = oci.decode(oci.Index, members.documents["index.json"], "index.json of the archive")
+    what = "index.json of the archive"
+    oci.document_media_type(members.documents["index.json"], what)
+    index = oci.decode(oci.Index, members.documents["index.json"], what)
     images: dict[str, Image] = {}
     for descriptor in index.manifests or []:
         if descriptor.media_type not in oci.INDEX_TYPES | oci.MANIFEST_TYPES:
@@ -254,4 +256,9 @@ def _complete(store: Store, image: Image) -> Image:
     for layer in image.manifest.layers:
         if layer.media_type in oci.LAYER_TYPES and not store.exists(digests.parse(layer.digest)):
             raise InvalidArgument(f"the archive lacks the layer {layer.digest}")
+        if layer.media_type in oci.LAYER_TYPES:
+            with store.open(layer.digest) as blob:
+                size = blob.seek(0, os.SEEK_END)
+            if size != layer.size:
+                raise DataLoss(f"layer {layer.digest} has {size} bytes, its descriptor says a size of {layer.size}")
     return image

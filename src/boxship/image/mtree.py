@@ -11,9 +11,10 @@ bundle as ``sha256_HEX.mtree``; ours can be read by it and by gomtree, and their
 import base64
 import hashlib
 import os
+import re
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,7 @@ _TYPES = {
 _CHUNK = 1 << 20
 _VIS = {byte: f"\\{byte:03o}" for byte in range(256) if not 0x21 <= byte <= 0x7E or byte in b"*?[#"}
 _VIS[0x5C] = "\\\\"
+_UNSAFE = re.compile(r"[^!-~]|[*?\[#\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,39 +105,52 @@ _PLAIN: "dict[str, Callable[[os.stat_result], str]]" = {
 }
 
 
-def scan(root: str, keywords: Collection[str] = UMOCI, *, unprivileged: bool = False) -> Files:
+def scan(
+    root: str,
+    keywords: Collection[str] = UMOCI,
+    *,
+    unprivileged: bool = False,
+    contents: "Mapping[int, str] | None" = None,
+) -> Files:
     """The tree at ``root``, parents first, in each directory the files before the directories (as go-mtree).
 
-    With ``unprivileged`` modes that bar the owner are passed (`boxship.image.unprivileged`).
+    With ``unprivileged`` modes that bar the owner are passed (`boxship.image.unprivileged`). ``contents`` are the
+    SHA-256 of files by their inode, where the caller knows them, having just written them.
     """
-    return dict(_Scan(keywords, unprivileged).tree(root))
+    return _Scan(keywords, unprivileged, contents or {}).tree(root)
 
 
 class _Scan:
-    def __init__(self, keywords: Collection[str], unprivileged: bool) -> None:
+    def __init__(self, keywords: Collection[str], unprivileged: bool, contents: Mapping[int, str]) -> None:
+        self._contents = contents
+        self._known = [name for name in keywords if _HASHES.get(name)] == ["sha256digest"]
         self._plain = [(name, _PLAIN[name]) for name in keywords if name in _PLAIN]
         self._hashes = [(name, _HASHES[name]) for name in keywords if name in _HASHES]
         self._links = "link" in keywords
         self._xattrs = "xattr" in keywords
         self._unprivileged = unprivileged
 
-    def tree(self, root: str) -> "Iterator[tuple[str, Keywords]]":
-        yield from self._directory(os.path.abspath(root), "", os.stat(root, follow_symlinks=False))
+    def tree(self, root: str) -> Files:
+        files: Files = {}
+        self._directory(os.path.abspath(root), "", os.stat(root, follow_symlinks=False), files)
+        return files
 
-    def _directory(self, path: str, name: str, found: os.stat_result) -> "Iterator[tuple[str, Keywords]]":
+    def _directory(self, path: str, name: str, found: os.stat_result, files: Files) -> None:
         with access(path, found, self._unprivileged):
-            yield name or ".", self._describe(path, found)
+            files[name or "."] = self._describe(path, found)
             below: list[tuple[str, str, os.stat_result]] = []
             for one in sorted(os.scandir(path), key=lambda entry: os.fsencode(entry.name)):
                 status = one.stat(follow_symlinks=False)
                 child = f"{name}/{one.name}" if name else one.name
                 if stat.S_ISDIR(status.st_mode):
                     below.append((one.path, child, status))
-                    continue
-                with access(one.path, status, self._unprivileged):
-                    yield child, self._describe(one.path, status)
+                elif self._unprivileged:
+                    with access(one.path, status, True):
+                        files[child] = self._describe(one.path, status)
+                else:
+                    files[child] = self._describe(one.path, status)
             for directory, child, status in below:
-                yield from self._directory(directory, child, status)
+                self._directory(directory, child, status, files)
 
     def _describe(self, path: str, found: os.stat_result) -> Keywords:
         keys = {name: tell(found) for name, tell in self._plain}
@@ -145,7 +160,8 @@ class _Scan:
                 keys["link"] = vis(os.readlink(path))
         elif kind == stat.S_IFREG:
             if self._hashes:
-                keys.update(_digests(path, self._hashes))
+                known = self._contents.get(found.st_ino) if self._known else None
+                keys.update({"sha256digest": known} if known else _digests(path, self._hashes))
             if self._xattrs:
                 keys.update(_xattrs(path))
         elif kind == stat.S_IFDIR and self._xattrs:
@@ -305,10 +321,9 @@ def _with_tar_time(keys: Keywords) -> Keywords:
 
 def vis(text: str) -> str:
     """Blanks, glob characters, backslashes and everything that is no ASCII graphic, in octal."""
-    data = os.fsencode(text)
-    if text.isascii() and text.isalnum():
+    if not _UNSAFE.search(text):
         return text
-    return "".join(_VIS.get(byte) or chr(byte) for byte in data)
+    return "".join(_VIS.get(byte) or chr(byte) for byte in os.fsencode(text))
 
 
 _ESCAPES = {"n": 10, "r": 13, "b": 8, "a": 7, "v": 11, "t": 9, "f": 12, "s": 32, "0": 0, "\\": 92, "#": 35}

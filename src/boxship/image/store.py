@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from boxship.errors import InvalidArgument, NotFound
+from boxship.errors import DataLoss, InvalidArgument, NotFound
 from boxship.image.compression import Reader
+from boxship.oci import digest as digests
 from boxship.oci import image as oci
 from boxship.oci import platform as platforms
 from boxship.oci.digest import Digest
@@ -48,8 +49,12 @@ def resolve(store: Store, target: oci.Descriptor, platform: "Platform | None" = 
     wanted = platform or platforms.host()
     descriptor = target
     for _ in range(4):  # an index may name an index; deeper than this is a loop or a joke
+        what = f"manifest {descriptor.digest}"
         data = store.read(descriptor.digest)
-        media_type = oci.document_media_type(data, f"manifest {descriptor.digest}")
+        _check_size(descriptor, len(data), what)
+        media_type = oci.document_media_type(data, what)
+        if (media_type in oci.INDEX_TYPES) != (descriptor.media_type in oci.INDEX_TYPES):
+            raise InvalidArgument(f"{what} is {media_type}, its descriptor's mediaType {descriptor.media_type}")
         if media_type not in oci.INDEX_TYPES:
             break
         descriptor = _choose(store, oci.decode(oci.Index, data, f"index {descriptor.digest}"), wanted, target)
@@ -57,14 +62,26 @@ def resolve(store: Store, target: oci.Descriptor, platform: "Platform | None" = 
         raise InvalidArgument(f"index {target.digest} is nested too deep")
     if media_type not in oci.MANIFEST_TYPES:
         raise InvalidArgument(f"manifest {descriptor.digest} has the unknown media type {media_type}")
-    manifest = oci.decode(oci.Manifest, data, f"manifest {descriptor.digest}")
+    manifest = oci.decode(oci.Manifest, data, what)
+    for blob in (manifest.config, *manifest.layers):
+        oci.embedded(blob, what)
     config_data = store.read(manifest.config.digest)
+    _check_size(manifest.config, len(config_data), f"image config {manifest.config.digest}")
     config = oci.decode(oci.ImageConfig, config_data, f"image config {manifest.config.digest}")
     if len(config.diff_ids) != len(manifest.layers):
         raise InvalidArgument(
             f"image {target.digest} has {len(manifest.layers)} layers but {len(config.diff_ids)} diff IDs"
         )
+    if config.rootfs.type != "layers":
+        raise InvalidArgument(f"image {target.digest} has a rootfs of type {config.rootfs.type!r}, not layers")
+    for diff_id in config.diff_ids:
+        digests.parse(diff_id)
     return Image(target, descriptor, manifest, config)
+
+
+def _check_size(descriptor: oci.Descriptor, size: int, what: str) -> None:
+    if size != descriptor.size:
+        raise DataLoss(f"{what} has {size} bytes, its descriptor says that its size is {descriptor.size}")
 
 
 def children(store: Store, descriptor: oci.Descriptor) -> "list[oci.Descriptor]":

@@ -5,11 +5,14 @@ again. What is made here (a manifest for an imported tar) is encoded once by `en
 Unknown fields are ignored when read, as the spec asks, and are kept because the raw bytes are.
 """
 
-from typing import Any, TypeVar
+import base64
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from boxship.errors import InvalidArgument
+from boxship.oci import digest as digests
+from boxship.oci import shapes
 
 MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -41,6 +44,9 @@ DOCUMENT_LIMIT = 4 << 20
 
 T = TypeVar("T")
 
+Size = Annotated[int, msgspec.Meta(ge=0)]
+SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
+
 
 class ImagePlatform(msgspec.Struct, omit_defaults=True, frozen=True):
     architecture: str = ""
@@ -53,7 +59,7 @@ class ImagePlatform(msgspec.Struct, omit_defaults=True, frozen=True):
 class Descriptor(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
     media_type: str
     digest: str
-    size: int
+    size: Size
     urls: list[str] = msgspec.field(default_factory=list)
     annotations: "dict[str, str] | None" = None
     data: "str | None" = None
@@ -62,7 +68,7 @@ class Descriptor(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"
 
 
 class Index(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
-    schema_version: int
+    schema_version: SchemaVersion
     manifests: list[Descriptor] | None = None
     media_type: str = ""
     annotations: "dict[str, str] | None" = None
@@ -71,7 +77,7 @@ class Index(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
 
 
 class Manifest(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
-    schema_version: int
+    schema_version: SchemaVersion
     config: Descriptor
     layers: list[Descriptor]
     media_type: str = ""
@@ -129,25 +135,56 @@ def encode(document: msgspec.Struct) -> bytes:
 def document_media_type(data: bytes, what: str) -> str:
     """The media type of a manifest or index, also when the document leaves it out (OCI allows that).
 
-    A document that claims to be both is refused (CVE-2021-41190: readers disagreed on what such bytes mean).
+    A document that two readers could take for different things is refused (CVE-2021-41190): one with the fields of
+    both, or with a field twice, or with one in other letters, since some readers do not look at the case of a key.
     """
-    fields = decode(dict[str, msgspec.Raw], data, what)
-    stated = fields.get("mediaType")
-    if "manifests" in fields and ("layers" in fields or "config" in fields):
+    try:
+        fields = shapes.load(data, DOCUMENT_LIMIT)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"invalid {what}", cause=error.message) from error
+    if not isinstance(fields, dict):
+        raise InvalidArgument(f"invalid {what}", cause="it is no JSON object")
+    for key in fields:
+        if key not in _TELLING and (meant := _TELLING_IN_LOWER_CASE.get(key.lower())):
+            raise InvalidArgument(f"invalid {what}", cause=f"the field {key!r} may be taken for {meant!r}")
+    stated = fields.get("mediaType", "")
+    if not isinstance(stated, str):
+        raise InvalidArgument(f"invalid {what}", cause="mediaType is no string")
+    index, manifest = "manifests" in fields, "layers" in fields or "config" in fields
+    if index and manifest:
         raise InvalidArgument(f"invalid {what}", cause="it has the fields of both an index and a manifest")
     if "fsLayers" in fields:
         raise InvalidArgument(f"invalid {what}", cause="schema 1 manifests are not supported")
-    if stated is not None:
-        return decode(str, bytes(stated), f"mediaType of {what}")
-    return MEDIA_INDEX if "manifests" in fields else MEDIA_MANIFEST
+    if (stated in INDEX_TYPES and manifest) or (stated in MANIFEST_TYPES and index):
+        raise InvalidArgument(f"invalid {what}", cause=f"its mediaType is {stated}, its fields are the other's")
+    return stated or (MEDIA_INDEX if index else MEDIA_MANIFEST)
+
+
+_TELLING = ("mediaType", "schemaVersion", "manifests", "config", "layers", "fsLayers", "subject", "artifactType")
+_TELLING_IN_LOWER_CASE = {key.lower(): key for key in _TELLING}
+
+
+def embedded(descriptor: Descriptor, what: str) -> "bytes | None":
+    """The content that a descriptor carries itself (descriptor.md, Embedded Content), None when it has none.
+
+    Raises InvalidArgument when it is not what size and digest say: some readers use it, some the blob.
+    """
+    if descriptor.data is None:
+        return None
+    try:
+        data = base64.b64decode(descriptor.data, validate=True)
+    except ValueError as error:  # binascii.Error is one
+        raise InvalidArgument(f"{what}: the data of {descriptor.digest} is not base64") from error
+    digest = digests.parse(descriptor.digest)
+    if len(data) != descriptor.size or digests.of(data, digests.algorithm(digest)) != digest:
+        raise InvalidArgument(f"{what}: the data of {descriptor.digest} is other content")
+    return data
 
 
 def chain_ids(diff_ids: "list[str]") -> "list[str]":
     """The chain IDs of each prefix of ``diff_ids`` (image-spec, config.md, Layer ChainID)."""
-    from boxship.oci import digest
-
     chain: list[str] = []
     for diff_id in diff_ids:
-        digest.parse(diff_id)
-        chain.append(digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+        digests.parse(diff_id)
+        chain.append(digests.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
     return chain

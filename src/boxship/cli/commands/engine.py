@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from boxship.flags import Flag, Parsed
+from boxship.flags import Parsed
 
-from ..command import Command, Context
+from ..command import Context, Program
 
 
 def do(context: Context, o: Parsed) -> int:
@@ -13,16 +13,4 @@ def do(context: Context, o: Parsed) -> int:
     return main(o.args)
 
 
-class _Everything(Command):
-    """The engine has its own parser, with dockerd's flags."""
-
-    def parse(self, words: list[str], program: str) -> Parsed:
-        flags: tuple[Flag, ...] = ()
-        parsed = Parsed(flags)
-        parsed.args = words
-        return parsed
-
-
-COMMAND = _Everything(
-    "engine", "[OPTIONS]", "Run the engine: the Docker Engine API in the foreground", do, most=None, local=True
-)
+COMMAND = Program("engine", "[OPTIONS]", "Run the engine: the Docker Engine API in the foreground", do)

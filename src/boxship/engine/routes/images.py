@@ -23,6 +23,7 @@ from ..router import Route
 from .bodies import BodyReader, ChunkWriter
 
 LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
+SEARCH_FILTERS = frozenset({"is-automated", "is-official", "stars"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 
 
@@ -75,6 +76,7 @@ class ImageRoutes:
     def table(self) -> list[Route]:
         return [
             ("GET", "/images/json", self.index),
+            ("GET", "/images/search", self.search),
             ("POST", "/images/load", self.load),
             ("POST", "/images/create", self.create),
             ("POST", "/images/prune", self.prune),
@@ -136,6 +138,12 @@ class ImageRoutes:
         login = login_of(request.headers.get("x-registry-auth", ""))
         pushing = await self._engine.registries.push(request.params["name"], request.query.get("tag", ""), login)
         await self._tell(request, pushing)
+
+    async def search(self, request: Request) -> Response:
+        filters = parse_filters(request.query.get("filters", ""), SEARCH_FILTERS)
+        login = login_of(request.headers.get("x-registry-auth", ""))
+        term, limit = request.query.get("term", ""), request.number("limit", 0)
+        return json_response(await self._engine.registries.search(term, limit, filters, login))
 
     async def distribution(self, request: Request) -> Response:
         login = login_of(request.headers.get("x-registry-auth", ""))

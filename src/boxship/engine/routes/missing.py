@@ -23,7 +23,6 @@ CALLS = (
     ("POST", "/build/cancel", "building images"),
     ("POST", "/session", "building images (BuildKit)"),
     ("POST", "/grpc", "building images (BuildKit)"),
-    ("GET", "/images/search", "searching a registry"),
     ("POST", "/networks/create", "user-defined networks"),
     ("POST", "/networks/prune", "user-defined networks"),
     ("POST", "/networks/{id}/connect", "user-defined networks"),

@@ -21,6 +21,7 @@ from boxship.errors import (
     Unauthenticated,
     Unavailable,
 )
+from boxship.http.headers import number
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
 from boxship.oci.digest import Digest
@@ -48,8 +49,8 @@ class Blob:
 
     def __init__(self, response: Response, offset: int) -> None:
         self._response = response
-        length = response.headers.get("Content-Length", "")
-        self.size = int(length) + offset if length.isdigit() else -1
+        length = number(response.headers.get("Content-Length", ""))
+        self.size = length + offset if length >= 0 else -1
 
     def read(self, size: int = -1) -> bytes:
         return self._response.read(size)
@@ -125,12 +126,12 @@ class Repository:
             ) as response:  # fmt: skip
                 if response.status == 404:
                     return None
-                length = response.headers.get("Content-Length", "")
+                length = number(response.headers.get("Content-Length", ""))
                 digest = response.headers.get("Docker-Content-Digest", "") or (reference if ":" in reference else "")
                 media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-            if not digest or not length.isdigit():
+            if not digest or length < 0:
                 return self.manifest(reference)[0]  # it does not say so in a HEAD
-            return oci.Descriptor(media_type, digests.parse(digest), int(length))
+            return oci.Descriptor(media_type, digests.parse(digest), length)
 
         return self._ask("resolve", ask)
 
@@ -244,11 +245,9 @@ class Repository:
                 "POST", f"/v2/{self.path}/blobs/uploads/", scope=scope, body=b"", expect=(202,), what=what
             ) as response:
                 url = self._location(response, what)
-                least = response.headers.get("OCI-Chunk-Min-Length", "")
+                least = number(response.headers.get("OCI-Chunk-Min-Length", ""))
             if chunk:
-                url = self._upload_chunks(
-                    session, url, size, source, max(chunk, int(least) if least.isdigit() else 0), what
-                )
+                url = self._upload_chunks(session, url, size, source, max(chunk, least), what)
                 body: "bytes | Callable[[], Iterable[bytes]]" = b""
                 headers = {"Content-Length": "0"}
             else:
@@ -387,7 +386,7 @@ class Repository:
             return ask(chosen)
         wanted = endpoints(self.reference.domain, self._settings, capability)
         failure: BoxshipError | None = None
-        for number, endpoint in enumerate(wanted):
+        for place, endpoint in enumerate(wanted):
             session = self._sessions.get(endpoint.url)
             if session is None:
                 # A mirror is somebody else: it gets no credentials of the registry that it mirrors.
@@ -396,7 +395,7 @@ class Repository:
                 session = self._sessions[endpoint.url] = Session(
                     endpoint, known, registry_token=token, agent=self._settings.agent
                 )
-            last = number + 1 == len(wanted)
+            last = place + 1 == len(wanted)
             try:
                 answer = ask(session)
             except (Unavailable, NotFound, Unauthenticated) as error:

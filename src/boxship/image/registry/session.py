@@ -29,6 +29,7 @@ from boxship.errors import (
     Unauthenticated,
     Unavailable,
 )
+from boxship.http.headers import number
 
 from .credentials import Credential
 from .hosts import Endpoint, is_loopback
@@ -39,6 +40,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 20.0
 CONNECT, READ = 15.0, 60.0
 """Seconds for a connection, and between two pieces of an answer."""
 TOKEN_LIMIT = 1 << 20
+LONGEST_TOKEN = 86400
+"""Seconds for which a token is believed to be good; some say numbers that no clock has."""
 ERROR_LIMIT = 64 << 10
 AGENT = "boxship"
 
@@ -310,7 +313,7 @@ class Session:
         if not isinstance(token, str) or not token or any(c <= " " for c in token):
             raise PeerError(f"{parts.netloc} answers with no token")
         lifetime = document.get("expires_in")
-        seconds = float(lifetime) if isinstance(lifetime, (int, float)) and lifetime > 0 else 60.0
+        seconds = float(min(lifetime, LONGEST_TOKEN)) if isinstance(lifetime, (int, float)) and lifetime > 0 else 60.0
         return f"Bearer {token}", time.monotonic() + max(seconds - 10, 5)
 
     # ── Errors ──
@@ -368,8 +371,7 @@ def _is_final(error: BaseException) -> bool:
 
 def _retry_after(headers: "Mapping[str, str]") -> float:
     """Seconds; dates are not worth a parser here."""
-    text = headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else 0.0
+    return float(max(number(headers.get("Retry-After", "")), 0))
 
 
 def _challenges(header: str) -> "list[tuple[str, dict[str, str]]]":

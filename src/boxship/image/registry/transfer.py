@@ -171,13 +171,10 @@ class _Pull:
         if self._store.exists(blob.digest):
             self._tell(blob, "Already exists")
             return
-        if blob.data is not None and len(blob.data) < (1 << 20):
-            import base64
-
-            data = base64.b64decode(blob.data)
-            if digests.of(data, digests.algorithm(digests.parse(blob.digest))) == blob.digest:
-                self._put(data, blob.digest)  # the manifest carries it (image-spec, descriptor.md)
-                return
+        data = oci.embedded(blob, "manifest")
+        if data is not None:
+            self._put(data, blob.digest)  # the manifest carries it
+            return
         reader = Resumed(self._repository, blob, self._stop, self._tell)
         try:
             self._put(reader, blob.digest)

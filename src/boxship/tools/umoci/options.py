@@ -13,7 +13,7 @@ from boxship.flags import Flag, Parsed, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from boxship.image.bundle import Say
+    from boxship.image.bundle import Manner, Say
     from boxship.image.compression import Compression
     from boxship.image.idmap import IdMap, Mapping
     from boxship.image.layout import Layout
@@ -131,6 +131,13 @@ def idmap(options: Parsed) -> IdMap:
         return tuple(parse_mapping(text, f"--{flag}") for text in texts)
 
     return IdMap(read("uid-map", os.geteuid()), read("gid-map", os.getegid()), options.rootless)
+
+
+def manner(options: Parsed) -> Manner:
+    """What `REMAP` and `KEEP_DIRLINKS` say."""
+    from boxship.image.bundle import Manner
+
+    return Manner(idmap(options), keep_dirlinks=options.keep_dirlinks)
 
 
 def key_value(text: str, flag: str) -> tuple[str, str]:

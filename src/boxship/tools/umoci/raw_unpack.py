@@ -15,15 +15,8 @@ def do(context: Context, options: Parsed) -> int:
     path = shared.argument(options, "the path of the root file system")
     layout, name = shared.image(options)
     manifest = named.read_manifest(layout, named.resolve(layout, name).manifest)
-    unpack_rootfs(
-        layout,
-        manifest,
-        named.read_config(layout, manifest),
-        path,
-        idmap=shared.idmap(options),
-        keep_dirlinks=options.keep_dirlinks,
-        say=shared.say(context),
-    )
+    image = named.read_config(layout, manifest)
+    unpack_rootfs(layout, manifest, image, path, shared.manner(options), say=shared.say(context))
     return 0
 
 

@@ -12,14 +12,8 @@ def do(context: Context, options: Parsed) -> int:
     from boxship.image import bundle
 
     layout, name = shared.image(options)
-    bundle.unpack(
-        layout,
-        name,
-        shared.argument(options, "the bundle's path"),
-        idmap=shared.idmap(options),
-        keep_dirlinks=options.keep_dirlinks,
-        say=shared.say(context),
-    )
+    path = shared.argument(options, "the bundle's path")
+    bundle.unpack(layout, name, path, shared.manner(options), say=shared.say(context))
     return 0
 
 

@@ -1,0 +1,278 @@
+"""Our registry with the programs that people have: docker's CLI, skopeo, podman, ctr and dockerd."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from boxship.image.content import ContentStore
+from boxship.image.load import load_archive
+from boxship.image.registry.client import Repository
+from boxship.image.registry.transfer import push
+from boxship.oci import image as oci
+from boxship.oci import reference as references
+
+from .engine_fixture import EngineProcess
+from .registry_fixture import HTPASSWD, NAME, PASSWORD, free_port
+from .test_shim_with_containerd import image_archive
+
+pytestmark = pytest.mark.root
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    missing = [program for program in programs if shutil.which(program) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+@dataclass(frozen=True)
+class Served:
+    domain: str
+    root: Path
+
+    def blobs(self) -> set[str]:
+        return {path.name for path in (self.root / "data/blobs/sha256").iterdir()}
+
+
+@contextmanager
+def serving(root: Path, *words: str) -> Iterator[Served]:
+    domain = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "boxship.registry", "serve", f"{root}/data", "--listen", domain, *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert b"serving" in line, line + process.stderr.read()
+    try:
+        yield Served(domain, root)
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("plain")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """With TLS and a password; ``ca.crt`` is its authority."""
+    root = tmp_path_factory.mktemp("guarded")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", "2", "-keyout", f"{root}/key.pem", "-out", f"{root}/ca.crt", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (root / "htpasswd").write_text(HTPASSWD)
+    with serving(
+        root, "--tls-cert", f"{root}/ca.crt", "--tls-key", f"{root}/key.pem", "--htpasswd", f"{root}/htpasswd"
+    ) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory, plain: Served) -> str:
+    """An image that our own client has pushed: busybox."""
+    root = tmp_path_factory.mktemp("image")
+    image_archive(root / "image.tar")
+    store = ContentStore(str(root / "content"))
+    with open(root / "image.tar", "rb") as file:
+        (loaded,) = load_archive(file, store)
+    name = f"{plain.domain}/base/busybox:v1"
+    push(Repository(references.parse(name)), "v1", store, loaded.target)
+    return name
+
+
+def run(*command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=90, check=False, env={**os.environ, **environment}
+    )
+    if check:
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done
+
+
+# ── skopeo ──
+
+
+@needs("skopeo")
+def test_skopeo_copies_inspects_lists_and_deletes(plain: Served, image: str, tmp_path: Path) -> None:
+    there, back = f"docker://{plain.domain}/sk/copy", f"oci:{tmp_path}/back:v1"
+    plainly = ("--src-tls-verify=false", "--dest-tls-verify=false")
+    run("skopeo", "copy", *plainly, f"docker://{image}", f"{there}:v1")
+    before = plain.blobs()
+    run("skopeo", "copy", *plainly, f"{there}:v1", f"{there}/again:v1")
+    assert plain.blobs() == before, "content is there once"
+    run("skopeo", "copy", *plainly, "--format", "v2s2", f"{there}:v1", f"{there}:docker")
+    tags = json.loads(run("skopeo", "list-tags", "--tls-verify=false", there).stdout)["Tags"]
+    assert tags == ["docker", "v1"]
+    seen = json.loads(run("skopeo", "inspect", "--tls-verify=false", f"{there}:docker", "--raw").stdout)
+    assert seen["mediaType"] == oci.DOCKER_MANIFEST
+    run("skopeo", "copy", *plainly[:1], f"{there}:v1", back)
+    inspect = ("skopeo", "inspect", "--tls-verify=false", "--config")
+    assert run(*inspect, f"{there}:v1").stdout == run(*inspect, back).stdout
+    run("skopeo", "delete", "--tls-verify=false", f"{there}:docker")  # the manifest, by its digest
+    tags = json.loads(run("skopeo", "list-tags", "--tls-verify=false", there).stdout)["Tags"]
+    assert tags == ["v1"]
+    assert run("skopeo", "inspect", "--tls-verify=false", f"{there}:docker", check=False).returncode != 0
+
+
+@needs("skopeo", "openssl")
+def test_skopeo_over_tls_with_a_password(plain: Served, guarded: Served, image: str) -> None:
+    trust = f"--dest-cert-dir={guarded.root}"
+    there = f"docker://{guarded.domain}/team/one:v1"
+    stranger = run("skopeo", "copy", "--src-tls-verify=false", trust, f"docker://{image}", there, check=False)
+    assert "authentication required" in stranger.stderr
+    assert not guarded.blobs()
+    run("skopeo", "copy", "--src-tls-verify=false", trust, f"--dest-creds={NAME}:{PASSWORD}",
+        f"docker://{image}", there)  # fmt: skip
+    seen = run("skopeo", "inspect", f"--cert-dir={guarded.root}", f"--creds={NAME}:{PASSWORD}", there).stdout
+    assert json.loads(seen)["Os"] == "linux"
+
+
+# ── podman ──
+
+
+@needs("podman")
+def test_podman_pulls_and_pushes(plain: Served, image: str) -> None:
+    home = tempfile.mkdtemp(prefix="bxpo", dir="/tmp")  # short: podman wants that
+    podman = ("podman", "--root", f"{home}/r", "--runroot", f"{home}/s", "--storage-driver", "vfs")
+    there = f"{plain.domain}/pod/man:v1"
+    try:
+        run(*podman, "pull", "--tls-verify=false", image)
+        run(*podman, "push", "--tls-verify=false", image, there)
+        run(*podman, "rmi", image)
+        run(*podman, "pull", "--tls-verify=false", there)
+        assert json.loads(run(*podman, "inspect", there).stdout)[0]["RepoTags"] == [there]
+    finally:
+        run(*podman, "rmi", "-a", "-f")
+        shutil.rmtree(home)
+
+
+# ── ctr ──
+
+
+@pytest.fixture(scope="module")
+def containerd() -> Iterator[str]:
+    home = Path(tempfile.mkdtemp(prefix="bxrc", dir="/tmp"))  # short: the path of a socket has 107 bytes
+    (home / "config.toml").write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+    with open(home / "log", "wb") as log:
+        process = subprocess.Popen(
+            ["containerd", "--config", f"{home}/config.toml", "--root", f"{home}/r", "--state", f"{home}/s",
+             "--address", f"{home}/c.sock"], stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 15
+        while run("ctr", "-a", f"{home}/c.sock", "version", check=False).returncode:
+            assert time.monotonic() < deadline, (home / "log").read_text()
+            time.sleep(0.1)
+        yield f"{home}/c.sock"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        shutil.rmtree(home)
+
+
+@needs("containerd", "ctr")
+def test_ctr_pulls_and_pushes(plain: Served, image: str, containerd: str) -> None:
+    ctr = ("ctr", "-a", containerd)
+    there = f"{plain.domain}/ct/r:v1"
+    run(*ctr, "images", "pull", "--plain-http", image)
+    run(*ctr, "images", "tag", image, there)
+    run(*ctr, "images", "push", "--plain-http", there)
+    run(*ctr, "images", "rm", image, there)
+    run(*ctr, "images", "pull", "--plain-http", there)
+    assert there in run(*ctr, "images", "ls", "-q").stdout
+    assert run(*ctr, "images", "pull", "--plain-http", f"{plain.domain}/ct/nosuch:v1", check=False).returncode != 0
+
+
+# ── docker ──
+
+
+@needs("docker", "busybox")
+def test_docker_through_our_engine(engine: EngineProcess, plain: Served, image: str) -> None:
+    there = f"{plain.domain}/docker/one:v1"
+    engine.docker("pull", image)
+    assert engine.docker("run", "--rm", "--network", "none", image, "echo", "pulled").stdout == "pulled\n"
+    engine.docker("tag", image, there)
+    assert "v1: digest: sha256:" in engine.docker("push", there).stdout
+    engine.docker("rmi", there, image)
+    assert f"Downloaded newer image for {there}" in engine.docker("pull", there).stdout
+    missing = engine.docker("pull", f"{plain.domain}/docker/nosuch", check=False)
+    assert missing.returncode != 0
+    assert f"manifest for {plain.domain}/docker/nosuch:latest not found" in missing.stderr
+
+
+@needs("docker", "busybox")
+def test_docker_search_says_that_there_is_none(engine: EngineProcess, plain: Served) -> None:
+    refused = engine.docker("search", f"{plain.domain}/busybox", check=False)
+    assert refused.returncode == 1
+    assert "this registry offers no search" in refused.stderr
+    for words, complaint in (
+        (("--limit", "101", "x"), "outside the range of [1, 100]"),
+        (("--filter", "stars=many", "x"), "must be a number"),
+        (("--filter", "colour=red", "x"), "invalid filter 'colour'"),
+    ):
+        refused = engine.docker("search", *words, check=False)
+        assert complaint in refused.stderr
+
+
+@needs("docker", "skopeo")
+def test_docker_manifest(plain: Served, image: str, tmp_path: Path) -> None:
+    """The CLI does this by itself, without an engine."""
+    name = f"{plain.domain}/docker/many"
+    for architecture in ("amd64", "arm64"):
+        run("skopeo", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--format", "v2s2",
+            f"docker://{image}", f"docker://{name}:{architecture}")  # fmt: skip
+    docker = ("docker", "--config", str(tmp_path), "manifest")
+    run(*docker, "create", "--insecure", f"{name}:all", f"{name}:amd64", f"{name}:arm64")
+    run(*docker, "annotate", f"{name}:all", f"{name}:arm64", "--arch", "arm64", "--variant", "v8")
+    digest = run(*docker, "push", "--insecure", f"{name}:all").stdout.strip()
+    seen = json.loads(run(*docker, "inspect", "--insecure", f"{name}:all").stdout)
+    assert seen["mediaType"] == oci.DOCKER_INDEX
+    assert {one["platform"]["architecture"] for one in seen["manifests"]} == {"arm64"} or len(seen["manifests"]) == 2
+    found = Repository(references.parse(f"{name}:all")).head("all")
+    assert found is not None
+    assert found.digest == digest
+
+
+@needs("dockerd", "docker", "containerd")
+def test_docker_with_the_real_dockerd(plain: Served, image: str, containerd: str, tmp_path: Path) -> None:
+    home = Path(tempfile.mkdtemp(prefix="bxrd", dir="/tmp"))
+    (home / "daemon.json").write_text("{}")
+    docker = ("docker", "--config", str(tmp_path), "-H", f"unix://{home}/d.sock")
+    with open(home / "log", "wb") as log:
+        process = subprocess.Popen(
+            ["dockerd", "--config-file", f"{home}/daemon.json", "--containerd", containerd, "--data-root",
+             f"{home}/data", "--exec-root", f"{home}/exec", "-H", f"unix://{home}/d.sock", "-p", f"{home}/pid",
+             "--bridge", "none", "--iptables=false", "--storage-driver", "vfs"],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while run(*docker, "version", check=False).returncode:
+            assert time.monotonic() < deadline, (home / "log").read_text()[-3000:]
+            time.sleep(0.1)
+        there = f"{plain.domain}/real/dockerd:v1"
+        run(*docker, "pull", image)
+        run(*docker, "tag", image, there)
+        assert "v1: digest: sha256:" in run(*docker, "push", there).stdout
+        run(*docker, "rmi", there, image)
+        assert f"Downloaded newer image for {there}" in run(*docker, "pull", there).stdout
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(home, ignore_errors=True)
