@@ -196,6 +196,17 @@ def test_a_policy_is_asked_for(run: Run, image: str, tmp_path: Path) -> None:
     assert run(*words)[0] == 0  # --insecure-policy
 
 
+def test_a_machine_without_a_policy_takes_every_image_but_in_skopeos_habit(
+    run: Run, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boxship.image.trust.policy.SYSTEM", f"{tmp_path}/none.json")
+    words = ("copy", "-q", image, f"dir:{tmp_path}/to")
+    assert run(*words, called="boxship-image", policy=True)[0] == 0
+    code, _, err = run(*words, policy=True)
+    assert code == 1
+    assert "Error loading trust policy" in err
+
+
 DURATIONS = [("30s", 30.0), ("1h30m", 5400.0), ("500ms", 0.5), ("1.5s", 1.5)]
 
 

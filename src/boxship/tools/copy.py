@@ -210,7 +210,10 @@ def _opener(keys: list[str]) -> Any:
 def _judge(context: Context) -> Any:
     from boxship.image.trust.policy import Policy
 
-    return Policy.insecure() if context.options.insecure_policy else Policy.load(context.options.policy)
+    if context.options.insecure_policy:
+        return Policy.insecure()
+    # skopeo refuses to work on a machine without a policy, whose package brings one
+    return Policy.load(context.options.policy, must=context.program == "skopeo")
 
 
 COMMAND = Command(
