@@ -18,7 +18,7 @@ from boxship.image.registry.auth import AuthFiles
 from boxship.image.registry.client import Repository
 from boxship.image.registry.containers_conf import Address
 from boxship.image.registry.hosts import DIRECTORIES, Settings
-from boxship.image.registry.transfer import Resumed
+from boxship.image.registry.resumed import Resumed
 from boxship.image.trust import attached, lookaside
 from boxship.image.trust.signatures import Signature, Sigstore, Simple
 from boxship.oci import image as oci
