@@ -75,14 +75,16 @@ class Random:
 
 
 def image(path: Path, sizes: list[int]) -> None:
-    """A layout with one image. Its layers are gzip, so that neither tool compresses them; skopeo looks at the bytes."""
+    """A layout with one image. Its layers are gzip, or skopeo, which looks at the bytes, would compress them."""
     layout = Layout.create(str(path))
 
     def put(source: bytes | Compressing, media_type: str) -> oci.Descriptor:
         digest, _ = layout.add(source)
         return oci.Descriptor(media_type, digest, os.path.getsize(layout.blob_path(digest)))
 
-    layers = [put(Compressing(Random(size, number), "gzip"), oci.MEDIA_LAYER_GZIP) for number, size in enumerate(sizes)]
+    layers = [
+        put(Compressing(Random(size, number), "gzip"), oci.MEDIA_LAYER_GZIP) for number, size in enumerate(sizes)
+    ]
     config = oci.ImageConfig("amd64", "linux", rootfs=oci.RootFS("layers", [one.digest for one in layers]))
     manifest = oci.Manifest(2, put(oci.encode(config), oci.MEDIA_CONFIG), layers, media_type=oci.MEDIA_MANIFEST)
     layout.tag("x", put(oci.encode(manifest), oci.MEDIA_MANIFEST))
