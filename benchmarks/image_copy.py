@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from boxship.image.layout import Layout
+from boxship.image.transforms import Compressing
 from boxship.oci import image as oci
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -66,7 +67,7 @@ class Random:
         self._random = random.Random(seed)
         self._block = self._random.randbytes(CHUNK)
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         size = min(CHUNK, self._left)
         self._left -= size
         self._block = self._block[1:] + self._random.randbytes(1)
@@ -74,14 +75,16 @@ class Random:
 
 
 def image(path: Path, sizes: list[int]) -> None:
-    """A layout with one image. Its layers say they are gzip, so that nobody compresses what cannot be."""
+    """A layout with one image. Its layers are gzip, or skopeo, which looks at the bytes, would compress them."""
     layout = Layout.create(str(path))
 
-    def put(source: bytes | Random, media_type: str) -> oci.Descriptor:
+    def put(source: bytes | Compressing, media_type: str) -> oci.Descriptor:
         digest, _ = layout.add(source)
         return oci.Descriptor(media_type, digest, os.path.getsize(layout.blob_path(digest)))
 
-    layers = [put(Random(size, number), oci.MEDIA_LAYER_GZIP) for number, size in enumerate(sizes)]
+    layers = [
+        put(Compressing(Random(size, number), "gzip"), oci.MEDIA_LAYER_GZIP) for number, size in enumerate(sizes)
+    ]
     config = oci.ImageConfig("amd64", "linux", rootfs=oci.RootFS("layers", [one.digest for one in layers]))
     manifest = oci.Manifest(2, put(oci.encode(config), oci.MEDIA_CONFIG), layers, media_type=oci.MEDIA_MANIFEST)
     layout.tag("x", put(oci.encode(manifest), oci.MEDIA_MANIFEST))

@@ -22,6 +22,7 @@ class FakeRegistry:
         self.blobs: dict[str, dict[str, bytes]] = {}
         self.manifests: dict[str, dict[str, tuple[bytes, str]]] = {}
         self.asked: list[str] = []
+        self.agents: set[str] = set()
         self.broken = 0
         """So many requests are answered by 503 first."""
 
@@ -58,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         registry, body = self.registry, self._body()
         registry.asked.append(f"{self.command} {self.path}")
+        registry.agents.add(self.headers.get("User-Agent", ""))
         if registry.broken:
             registry.broken -= 1
             return self._error(503, "UNAVAILABLE", "later")

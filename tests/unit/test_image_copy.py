@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
+import struct
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -297,7 +301,7 @@ NAMES = [
     ("docker-daemon:sha256:12", InvalidArgument, "hex digits"),
     ("containers-storage:", InvalidArgument, "no image"),
     ("containers-storage:[overlay@/x]a", Unimplemented, "another store"),
-    ("sif:x", Unimplemented, "not offered"),
+    ("sif:", InvalidArgument, "no file"),
     ("ostree:x", Unimplemented, "not offered"),
     ("tarball:x", Unimplemented, "not offered"),
 ]
@@ -409,6 +413,60 @@ def test_many_blobs_go_at_once_and_the_first_failure_ends_the_others(image: str,
     writing = open_destination(parse(f"dir:{tmp_path}/to"), Access())
     with pytest.raises(NotFound, match="gone"):
         copy(source, writing, Options())
+
+
+# ── SIF ──
+
+
+def sif(squashfs: bytes, *, kind: int = 2, system: int = 1, size: int = -1) -> bytes:
+    """A SIF file with one partition, as the format's documentation draws it."""
+    at = 128 + 585
+    head = b"#!/usr/bin/env run-singularity\n".ljust(32, b"\0") + b"SIF_MAGIC\0" + b"01\0" + b"02\0" + bytes(16)
+    head += struct.pack("<8q", 1_600_000_000, 0, 0, 1, 128, 585, at, len(squashfs))
+    entry = struct.pack("<i?3I7q", 0x4004, True, 1, 1, 0, at, len(squashfs) if size < 0 else size, 0, 0, 0, 0, 0)
+    return (
+        head + entry.ljust(73 + 128, b"\0") + struct.pack("<2i3s", system, kind, b"02\0").ljust(384, b"\0") + squashfs
+    )
+
+
+@pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="not installed: squashfs-tools")
+def test_a_sif_image_becomes_one_layer(tmp_path: Path) -> None:
+    (tmp_path / "root" / ".singularity.d").mkdir(parents=True)
+    (tmp_path / "root" / ".singularity.d" / "runscript").write_text("#!/bin/sh\n")
+    (tmp_path / "root" / "file").write_text("content")
+    command = ["mksquashfs", f"{tmp_path}/root", f"{tmp_path}/fs", "-quiet", "-no-progress"]
+    subprocess.run(command, check=True, capture_output=True)
+    (tmp_path / "image.sif").write_bytes(sif((tmp_path / "fs").read_bytes()))
+    copied(f"sif:{tmp_path}/image.sif", f"dir:{tmp_path}/to")
+    (data,) = content(f"dir:{tmp_path}/to")
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getnames() == [".singularity.d", ".singularity.d/runscript", "file"]
+    config = document(f"dir:{tmp_path}/to").manifest().config
+    fields = json.loads((tmp_path / "to" / digests.encoded(digests.parse(config.digest))).read_bytes())
+    assert fields["architecture"] == "amd64"
+    assert fields["created"] == "2020-09-13T12:26:40Z"
+    assert fields["config"]["Cmd"] == ["/.singularity.d/runscript"]
+    assert fields["rootfs"]["diff_ids"] == [digests.of(data)]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "words"),
+    [
+        (b"", InvalidArgument, "no SIF file"),
+        (b"x" * 500, InvalidArgument, "no SIF file"),
+        (sif(b"")[:88] + b"\xff" * 40, InvalidArgument, "makes no sense"),
+        (sif(b"x", kind=3), InvalidArgument, "no root file system"),
+        (sif(b"x", system=2), Unimplemented, "no squashfs"),
+        (sif(b"x", size=1000), InvalidArgument, "cut short"),
+        (sif(b"no squashfs at all" * 100), FailedPrecondition, "unsquashfs failed"),
+    ],
+)
+def test_a_damaged_sif_file_is_told(data: bytes, kind: type[BoxshipError], words: str, tmp_path: Path) -> None:
+    if kind is FailedPrecondition and shutil.which("unsquashfs") is None:
+        pytest.skip("not installed: squashfs-tools")
+    (tmp_path / "image.sif").write_bytes(data)
+    with pytest.raises(kind, match=words):
+        document(f"sif:{tmp_path}/image.sif")
 
 
 # ── Manifests ──

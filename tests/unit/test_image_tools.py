@@ -196,6 +196,17 @@ def test_a_policy_is_asked_for(run: Run, image: str, tmp_path: Path) -> None:
     assert run(*words)[0] == 0  # --insecure-policy
 
 
+def test_a_machine_without_a_policy_takes_every_image_but_in_skopeos_habit(
+    run: Run, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boxship.image.trust.policy.SYSTEM", f"{tmp_path}/none.json")
+    words = ("copy", "-q", image, f"dir:{tmp_path}/to")
+    assert run(*words, called="boxship-image", policy=True)[0] == 0
+    code, _, err = run(*words, policy=True)
+    assert code == 1
+    assert "Error loading trust policy" in err
+
+
 DURATIONS = [("30s", 30.0), ("1h30m", 5400.0), ("500ms", 0.5), ("1.5s", 1.5)]
 
 
@@ -253,6 +264,19 @@ def test_platforms_are_chosen_by_the_program_flags(run: Run, tmp_path: Path) -> 
     code, _, err = run("--override-os", "plan9", "inspect", f"oci:{tmp_path}/multi:multi")
     assert code == 1
     assert "no image found in manifest list" in err
+
+
+def test_requests_carry_the_prefix_before_our_name(run: Run, image: str, registry: FakeRegistry) -> None:
+    run("--user-agent-prefix", "night-build", "copy", "-q", image, f"docker://{registry.domain}/app:1")
+    assert registry.agents == {"night-build boxship"}
+
+
+def test_a_signature_that_cannot_be_named_is_refused_before_anything_is_copied(
+    run: Run, image: str, tmp_path: Path
+) -> None:
+    code, out, err = run("copy", "--sign-by", "nobody", image, f"dir:{tmp_path}/to")
+    assert (code, "Copying" in out) == (1, False)
+    assert "--sign-identity" in err
 
 
 # ── inspect, list-tags, delete ──

@@ -7,15 +7,15 @@ Blobs go several at once, each streamed; memory does not grow with them. The fir
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, Protocol
 
-from boxship.errors import BoxshipError, Cancelled, InvalidArgument, NotFound, Unimplemented
+from boxship.errors import InvalidArgument, NotFound, Unimplemented
 from boxship.image import manifests
 from boxship.image.compression import Compression, Reader
 from boxship.image.manifests import Document, Format
+from boxship.image.parallel import Pool, Watched
 from boxship.image.transforms import Change, Made, check_level
 from boxship.image.transports.base import Access, Blob, Destination, Name, Source
 from boxship.image.trust.signatures import Signature
@@ -116,8 +116,10 @@ class _Copy:
 
     def run(self) -> Document:
         top = self._source.manifest()
+        if self._options.signers:
+            self._identity()  # refused now, and not when everything has been copied
         if not top.is_index:
-            if options_need_index(self._options.images):
+            if self._options.images == "index-only":
                 raise InvalidArgument(
                     f"{self._source.name} is a single image, no index", remedy="leave --multi-arch index-only out"
                 )
@@ -208,7 +210,7 @@ class _Copy:
         done: dict[tuple[str, Change], oci.Descriptor] = {}
         wanted = [(layer, change) for layer, change in zip(manifest.layers, changes, strict=True)]
         jobs = {(layer.digest, change): layer for layer, change in wanted if not self._stays(layer, change)}
-        with _Pool(min(self._options.at_once, self._destination.at_once), self._stop) as pool:
+        with Pool(min(self._options.at_once, self._destination.at_once), self._stop) as pool:
             for (digest, change), layer in jobs.items():
                 pool.run(partial(self._bring, done, digest, layer, change))
             pool.join()
@@ -300,7 +302,7 @@ class _Copy:
         return self._source.blob(descriptor)
 
     def _watched(self, descriptor: oci.Descriptor, blob: Blob) -> Blob:
-        return _Watched(blob, descriptor, self._stop, self._report)
+        return Watched(blob, descriptor, self._stop, self._report.moved)
 
     # ── An index ──
 
@@ -347,10 +349,6 @@ class _Copy:
     def _takes_index(self, format: Format) -> bool:
         takes = self._destination.formats
         return not takes or manifests.MANIFEST_OF[format] in takes
-
-
-def options_need_index(images: Images) -> bool:
-    return images == "index-only"
 
 
 def choose(index: Document, wanted: platforms.Platform) -> str:
@@ -404,77 +402,3 @@ def _described(layer: oci.Descriptor, found: oci.Descriptor, change: Change) -> 
         media += manifests.ENCRYPTED
         annotations |= change.seal.annotations()  # type: ignore[attr-defined]  # a Seal, as Options.cipher made it
     return oci.Descriptor(media, found.digest, found.size, annotations=annotations or None)
-
-
-class _Stopped(Cancelled):
-    """Another blob of the same copy failed."""
-
-
-def _from_outside(error: BaseException) -> bool:
-    return isinstance(error, Cancelled) and not isinstance(error, _Stopped)
-
-
-class _Watched:
-    """A blob whose passing is told, and which ends when the copy does."""
-
-    def __init__(self, blob: Blob, descriptor: oci.Descriptor, stop: threading.Event, report: Report) -> None:
-        self._blob = blob
-        self._descriptor = descriptor
-        self._stop = stop
-        self._report = report
-        self._count = 0
-        self.size = blob.size
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._stop.is_set():
-            raise _Stopped(f"blob {self._descriptor.digest}: not needed any more")
-        data = self._blob.read(size)
-        self._count += len(data)
-        self._report.moved(self._descriptor, self._count)
-        return data
-
-    def close(self) -> None:
-        self._blob.close()
-
-
-class _Pool:
-    """Jobs in threads; the first that fails ends the others, and its error is raised by `join`."""
-
-    def __init__(self, at_once: int, stop: threading.Event) -> None:
-        self._pool = ThreadPoolExecutor(max(at_once, 1), thread_name_prefix="copy")
-        self._stop = stop
-        self._running: list[object] = []
-
-    def __enter__(self) -> "_Pool":
-        return self
-
-    def run(self, job: "Callable[[], None]") -> None:
-        self._running.append(self._pool.submit(self._do, job))
-
-    def _do(self, job: "Callable[[], None]") -> None:
-        if self._stop.is_set():
-            raise _Stopped("not needed any more")
-        try:
-            job()
-        except BaseException:
-            self._stop.set()
-            raise
-
-    def join(self) -> None:
-        failure: BaseException | None = None
-        for future in self._running:
-            try:
-                future.result()  # type: ignore[attr-defined]  # a Future; its type has a parameter of no use here
-            except BoxshipError as error:
-                if _from_outside(error):
-                    raise
-                failure = failure if failure is not None and not isinstance(failure, _Stopped) else error
-        if failure is not None:
-            raise failure
-
-    def __exit__(self, kind: object, error: "BaseException | None", *_: object) -> None:
-        if error is not None:
-            self._stop.set()
-        # Whoever gave up from outside does not wait for a peer that does not answer.
-        patient = error is None or (isinstance(error, BoxshipError) and not _from_outside(error))
-        self._pool.shutdown(wait=patient, cancel_futures=True)

@@ -210,13 +210,16 @@ def _opener(keys: list[str]) -> Any:
 def _judge(context: Context) -> Any:
     from boxship.image.trust.policy import Policy
 
-    return Policy.insecure() if context.options.insecure_policy else Policy.load(context.options.policy)
+    if context.options.insecure_policy:
+        return Policy.insecure()
+    # skopeo refuses to work on a machine without a policy, whose package brings one
+    return Policy.load(context.options.policy, must=context.program == "skopeo")
 
 
 COMMAND = Command(
     "copy", "SOURCE-IMAGE DESTINATION-IMAGE",
     "Copy an image; a name is TRANSPORT:DETAILS, with one of the transports boxship, containers-storage,\n"
-    "dir, docker, docker-archive, docker-daemon, oci, oci-archive.",
+    "dir, docker, docker-archive, docker-daemon, oci, oci-archive, sif.",
     do, FLAGS, least=2, most=2,
     examples=(
         "copy docker://quay.io/skopeo/stable:latest docker://registry.example.com/skopeo:latest",

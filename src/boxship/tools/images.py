@@ -82,6 +82,7 @@ def access(context: Context, o: Parsed, prefix: str = "", **more: Any) -> Access
         registries_conf=context.options.registries_conf,
         registries_d=context.options.values["registries.d"],
         tmpdir=context.options.tmpdir,
+        agent=context.options.user_agent_prefix,
         platform=_platform(context),
         **more,
     )

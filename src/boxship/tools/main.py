@@ -40,7 +40,7 @@ IMAGE_TOOLS = {
 
 FLAGS = (
     Flag("command-timeout", "", "string", "Give the verb up after DURATION (30s, 5m)", value="DURATION"),
-    Flag("debug", "", "bool", "Say every step, and show the trace of an error"),
+    Flag("debug", "", "bool", "Show where in the program an error came from"),
     Flag("help", "h", "bool", "Show this help"),
     Flag("insecure-policy", "", "bool", "Take images without asking a policy"),
     Flag("override-arch", "", "string", "Choose images for ARCH instead of this machine's", value="ARCH"),

@@ -392,7 +392,9 @@ class Repository:
                 # A mirror is somebody else: it gets no credentials of the registry that it mirrors.
                 known = self._known if endpoint.own else (lambda: None)
                 token = self._token if endpoint.own else ""
-                session = self._sessions[endpoint.url] = Session(endpoint, known, registry_token=token)
+                session = self._sessions[endpoint.url] = Session(
+                    endpoint, known, registry_token=token, agent=self._settings.agent
+                )
             last = place + 1 == len(wanted)
             try:
                 answer = ask(session)

@@ -44,6 +44,7 @@ class Settings:
 
     ``verify`` True asks for TLS with a good certificate also on loopback, False for neither anywhere.
     ``certificates`` is a directory for every registry, in the place of those below ``directories``.
+    ``agent`` stands before our own name in the User-Agent of requests.
     """
 
     insecure: tuple[str, ...] = ()
@@ -51,6 +52,7 @@ class Settings:
     directories: tuple[str, ...] = DIRECTORIES
     verify: "bool | None" = None
     certificates: str = ""
+    agent: str = ""
 
 
 def is_loopback(domain: str) -> bool:

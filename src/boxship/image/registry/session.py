@@ -97,13 +97,19 @@ class Session:
     """Requests to one endpoint, from any thread. ``credential`` is asked once, when the registry wants to know."""
 
     def __init__(
-        self, endpoint: Endpoint, credential: "Callable[[], Credential | None]", *, registry_token: str = ""
+        self,
+        endpoint: Endpoint,
+        credential: "Callable[[], Credential | None]",
+        *,
+        registry_token: str = "",
+        agent: str = "",
     ) -> None:
         self.endpoint = endpoint
         self.host = urlsplit(endpoint.url).netloc
         self._ask_credential = credential
         self._credential: Credential | None = None
         self._asked = False
+        self._agent = f"{agent} {AGENT}".strip()
         self._lock = threading.Lock()
         self._authorization: dict[str, tuple[str, float]] = {}  # by scope: header, until when (monotonic)
         self._given = f"Bearer {registry_token}" if registry_token else ""
@@ -172,7 +178,7 @@ class Session:
         return self._follow(method, url, self._with(headers, scope), body)
 
     def _with(self, headers: "Mapping[str, str]", scope: str) -> "dict[str, str]":
-        found = {"User-Agent": AGENT, **headers}
+        found = {"User-Agent": self._agent, **headers}
         with self._lock:
             header, until = self._authorization.get(scope, ("", 0.0))
         if header and time.monotonic() < until:
@@ -283,7 +289,7 @@ class Session:
         wanted = {"service": parameters.get("service", ""), "scope": scope or parameters.get("scope", "")}
         fields = {name: value for name, value in wanted.items() if value}
         known = self._known()
-        headers = {"User-Agent": AGENT, "Accept": "application/json"}
+        headers = {"User-Agent": self._agent, "Accept": "application/json"}
         if known and known.identity_token:
             fields |= {"grant_type": "refresh_token", "refresh_token": known.identity_token, "client_id": AGENT}
             headers["Content-Type"] = "application/x-www-form-urlencoded"

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import Protocol
 
-from boxship.errors import AlreadyExists, Cancelled, DataLoss, InvalidArgument, NotFound, PeerError, Unavailable
+from boxship.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound, PeerError
 from boxship.image.load import Put, undo
 from boxship.image.store import Image, Store, children, resolve
 from boxship.oci import digest as digests
@@ -21,13 +21,9 @@ from boxship.oci import platform as platforms
 from boxship.oci.platform import Platform
 
 from .client import Repository
+from .resumed import CHUNK, TOLD_EVERY, Resumed, Stopped
 
 AT_ONCE = 4
-CHUNK = 1 << 18
-RESUMPTIONS = 8
-"""Times that one blob is taken up again where its connection broke."""
-TOLD_EVERY = 0.1
-"""Seconds between two tellings of how far a blob is."""
 DEPTH = 4
 
 
@@ -163,7 +159,7 @@ class _Pull:
                 except BaseException as error:
                     self._stop.set()
                     # What ended the others is no news.
-                    failure = failure if failure is not None and not isinstance(failure, _Stopped) else error
+                    failure = failure if failure is not None and not isinstance(failure, Stopped) else error
             if failure is not None:
                 raise failure
 
@@ -185,66 +181,6 @@ class _Pull:
     def _tell(self, blob: oci.Descriptor, status: str, current: int = 0, total: int = 0) -> None:
         if blob.digest in self._layers:
             self._progress(blob, status, current, total)
-
-
-class _Stopped(Cancelled):
-    """Another blob of the same transfer failed, or somebody gave up."""
-
-
-class Resumed:
-    """A blob as a reader that takes the connection up again where it broke, and refuses a wrong size."""
-
-    def __init__(
-        self, repository: Repository, blob: oci.Descriptor, stop: threading.Event, tell: "Callable[..., None]"
-    ) -> None:
-        self._repository = repository
-        self._blob = blob
-        self._stop = stop
-        self._tell = tell
-        self._told = 0.0
-        self._offset = 0
-        self._tries = 0
-        self.size = blob.size
-        self._source = repository.blob(blob.digest)
-        if self._source.size not in (-1, blob.size):
-            size = self._source.size
-            self._source.close()
-            raise DataLoss(f"blob {blob.digest} has {size} bytes, its manifest says {blob.size}")
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._stop.is_set():
-            raise _Stopped(f"blob {self._blob.digest}: not needed any more")
-        while True:
-            try:
-                data = self._source.read(CHUNK if size < 0 else min(size, CHUNK))
-            except Unavailable:
-                data = b""
-            if data or self._offset == self._blob.size:
-                break
-            self._again()
-        self._offset += len(data)
-        if self._offset > self._blob.size:
-            raise DataLoss(f"blob {self._blob.digest} is longer than its {self._blob.size} bytes")
-        now = time.monotonic()
-        if data and now - self._told > TOLD_EVERY:
-            self._told = now
-            self._tell(self._blob, "Downloading", self._offset, self._blob.size)
-        return data
-
-    def _again(self) -> None:
-        """Ended early: ask for the rest."""
-        self._source.close()
-        self._tries += 1
-        if self._tries > RESUMPTIONS:
-            raise DataLoss(
-                f"blob {self._blob.digest} ends after {self._offset} of {self._blob.size} bytes",
-                cause=f"also after asking {RESUMPTIONS} times for the rest",
-            )
-        time.sleep(min(0.1 * 2**self._tries, 5.0))
-        self._source = self._repository.blob(self._blob.digest, self._offset)
-
-    def close(self) -> None:
-        self._source.close()
 
 
 def _choose(index: oci.Index, wanted: "Platform | None", digest: str) -> "list[oci.Descriptor]":
@@ -337,7 +273,7 @@ def _push_below(
                 future.result()
             except BaseException as error:
                 stop.set()
-                failure = failure if failure is not None and not isinstance(failure, _Stopped) else error
+                failure = failure if failure is not None and not isinstance(failure, Stopped) else error
         if failure is not None:
             raise failure
 
@@ -367,7 +303,7 @@ def _push_blob(
             file.seek(offset)
             while data := file.read(CHUNK):
                 if stop.is_set():
-                    raise _Stopped(f"blob {blob.digest}: not needed any more")
+                    raise Stopped(f"blob {blob.digest}: not needed any more")
                 yield data
                 offset += len(data)
                 if time.monotonic() - told > TOLD_EVERY:

@@ -10,6 +10,7 @@
     boxship:REFERENCE                    our engine's images, the same way
     dir:PATH                             a directory of files named by their digests
     containers-storage:REFERENCE         podman's images, through podman
+    sif:PATH                             an Apptainer image, to read
 
 `open_source` and `open_destination` give what `boxship.image.copy` moves images between; `base` says what they
 promise. A transport's module is imported when one of its names is opened.
@@ -48,10 +49,10 @@ TRANSPORTS = {
     "docker-daemon": "daemon",
     "oci": "layout",
     "oci-archive": "layout_archive",
+    "sif": "sif",
 }
 ELSEWHERE = {
     "ostree": "keep the image in an OCI layout (oci:) instead",
-    "sif": "convert it with `apptainer build`, or take the image that it was made from",
     "tarball": "import it into an engine (`boxship import`), then copy it from boxship:",
     "docker-daemon-archive": "use docker-archive:",
 }

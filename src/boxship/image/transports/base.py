@@ -61,6 +61,8 @@ class Access:
     registries_conf: str = ""
     registries_d: str = ""
     tmpdir: str = ""
+    agent: str = ""
+    """What stands before our name in requests."""
     platform: Platform = field(default_factory=platforms.host)
     compress: bool = False
     """``dir:`` compresses what is not (--dest-compress)."""

@@ -18,7 +18,7 @@ from boxship.image.registry.auth import AuthFiles
 from boxship.image.registry.client import Repository
 from boxship.image.registry.containers_conf import Address
 from boxship.image.registry.hosts import DIRECTORIES, Settings
-from boxship.image.registry.transfer import Resumed
+from boxship.image.registry.resumed import Resumed
 from boxship.image.trust import attached, lookaside
 from boxship.image.trust.signatures import Signature, Sigstore, Simple
 from boxship.oci import image as oci
@@ -71,7 +71,7 @@ def repository_at(address: Address, access: Access) -> Repository:
         verify = False
     return Repository(
         address.reference,
-        settings=Settings(directories=CERTIFICATES, verify=verify, certificates=access.cert_dir),
+        settings=Settings(directories=CERTIFICATES, verify=verify, certificates=access.cert_dir, agent=access.agent),
         credential=access.credential,
         credentials=AuthFiles(address.reference, access.authfile),
         registry_token=access.registry_token,
