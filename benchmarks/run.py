@@ -13,6 +13,7 @@ ALL = (
     "docker_run",
     "containers_by_ctr",
     "shim_memory",
+    "image_unpack",
     "image_pull",
 )
 

@@ -26,7 +26,8 @@ from boxship.errors import InvalidArgument
 from boxship.image import limits as bounds
 from boxship.image import rooted, tar
 from boxship.image.attributes import Attributes
-from boxship.image.compression import Reader, inflate
+from boxship.image.checked import CheckedStream
+from boxship.image.compression import Reader
 from boxship.image.directories import FLAGS, Directories, is_whiteout, set_opaque
 from boxship.image.idmap import IDENTITY, IdMap
 from boxship.image.limits import Limits
@@ -47,36 +48,6 @@ class Applied:
     diff_id: Digest
     size: int
     inodes: int
-
-
-class _Counting:
-    """Counts the compressed bytes as they are taken."""
-
-    def __init__(self, source: Reader) -> None:
-        self._source = source
-        self.count = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._source.read(size)
-        self.count += len(data)
-        return data
-
-
-class _Checked:
-    """Hashes and bounds the inflated bytes as the tar reader takes them."""
-
-    def __init__(self, packed: _Counting, verifier: Verifier, limits: Limits, what: str) -> None:
-        self._packed = packed
-        self._source = inflate(packed)
-        self._verifier = verifier
-        self._limits = limits
-        self._what = what
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._source.read(size)
-        self._verifier.update(data)
-        self._limits.check_size(self._verifier.count, self._packed.count, self._what)
-        return data
 
 
 def apply_layer(
@@ -104,7 +75,7 @@ def apply_layer(
     """
     verifier = Verifier(diff_id, what=what)
     with _Applier(target, parents, overlay, what, idmap, limits, keep_dirlinks, contents) as applier:
-        reader = TarReader(_Checked(_Counting(source), verifier, limits, what), what)
+        reader = TarReader(CheckedStream(source, verifier, limits, what), what)
         for entry in reader:
             try:
                 applier.add(entry, reader)

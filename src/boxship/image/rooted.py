@@ -56,7 +56,7 @@ def describe(error: OSError, what: str) -> BoxshipError:
         case errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EISDIR | errno.EEXIST | errno.ENOENT:
             return InvalidArgument(what, cause=cause)
         case errno.EPERM | errno.EACCES:
-            return Internal(what, cause=cause, remedy="unpacking needs root")
+            return Internal(what, cause=cause, remedy="unpacking needs root, or a rootless mapping (--rootless)")
         case _:
             return Internal(what, cause=cause)
 

@@ -79,7 +79,8 @@ def padding(size: int) -> bytes:
 def _block(header: Header, prefix: bytes, name: bytes, link: bytes, seconds: int) -> bytes:
     type = header.type
     device = type in (CHAR, BLOCK_DEVICE)
-    block = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0        %b%b%b%b%07o\0%07o\0%b" % (
+    numbers = b"%07o\0%07o\0" % ((header.major, header.minor) if device else (0, 0))
+    block = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0        %b%b%b%b%b%b" % (
         _cut(name, _NAME).ljust(_NAME, b"\0"),
         header.mode,
         header.uid if header.uid <= _SMALL else 0,
@@ -90,8 +91,7 @@ def _block(header: Header, prefix: bytes, name: bytes, link: bytes, seconds: int
         link[:_LINK].ljust(_LINK, b"\0"),
         _MAGIC,
         bytes(64),
-        header.major if device else 0,
-        header.minor if device else 0,
+        bytes(16) if type == b"x" else numbers,
         prefix.ljust(BLOCK - 345, b"\0"),
     )
     return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])

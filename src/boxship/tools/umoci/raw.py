@@ -7,14 +7,12 @@ from boxship.flags import Parsed, UsageError
 from ..command import Command, Context
 from . import RAW
 
-TYPE_CHECKING = False
-
 
 def do(context: Context, options: Parsed) -> int:
     from . import main
 
     if not options.args or options.args[0] in ("help", "h"):
-        print(main.describe(COMMAND, "umoci"), end="")
+        print(main.describe(COMMAND, context.program), end="")
         return 0
     command = load(options.args[0])
     program = f"{context.program} raw"
@@ -29,7 +27,7 @@ def load(name: str) -> Command:
     from importlib import import_module
 
     if name not in RAW:
-        raise UsageError(f"unknown command: umoci raw {name}: known are {', '.join(sorted(RAW))}")
+        raise UsageError(f"unknown command: raw {name}: known are {', '.join(sorted(RAW))}")
     command: Command = import_module(RAW[name][0]).COMMAND
     return command
 
