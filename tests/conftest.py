@@ -21,6 +21,7 @@ EXPECTED = (
     "needs systemd as process 1",
     "no CRIU that works on this kernel",
     "another user may not read this installation",
+    "this build of skopeo has sigstore signatures disabled",
 )
 
 
