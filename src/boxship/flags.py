@@ -141,3 +141,52 @@ def describe(flags: tuple[Flag, ...]) -> str:
         rows.append((f"  {short}--{flag.long} {flag.value}".rstrip(), flag.help))
     width = max((len(left) for left, _ in rows), default=0)
     return "\n".join(f"{left:<{width}}   {help}" for left, help in rows)
+
+
+class Usage:
+    """The words that a command takes: its name, its flags, how many arguments (``most`` None: any number).
+
+    Each program's commands add what they do, and say in its words how many arguments they want (``COUNTS``).
+    """
+
+    COUNTS = ("accepts no arguments", "requires at least {}", "requires {}", "requires at least {} and at most {}")
+
+    def __init__(
+        self,
+        name: str,
+        usage: str,
+        help: str,
+        flags: tuple[Flag, ...],
+        least: int,
+        most: int | None,
+        interspersed: bool,
+    ) -> None:
+        self.name = name
+        self.usage = usage
+        self.help = help
+        self.flags = flags
+        self.least = least
+        self.most = most
+        self.interspersed = interspersed
+
+    def takes(self, count: int) -> bool:
+        return count >= self.least and (self.most is None or count <= self.most)
+
+    def wanted(self) -> str:
+        def some(number: int) -> str:
+            return f"{number} argument" if number == 1 else f"{number} arguments"
+
+        none, at_least, exactly, between = self.COUNTS
+        if self.most == 0:
+            return none
+        if self.most is None:
+            return at_least.format(some(self.least))
+        if self.least == self.most:
+            return exactly.format(some(self.least))
+        return between.format(self.least, some(self.most))
+
+    def line(self, program: str) -> str:
+        """``boxship run [OPTIONS] IMAGE``."""
+        options = " [OPTIONS]" if self.flags else ""
+        usage = f" {self.usage}" if self.usage else ""
+        return f"{program} {self.name}{options}{usage}"

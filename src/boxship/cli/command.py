@@ -6,7 +6,7 @@ A command's module has a ``COMMAND``; modules are imported when their command is
 from __future__ import annotations
 
 from boxship.api.engine import Client
-from boxship.flags import Flag, Parsed, UsageError, describe, parse
+from boxship.flags import Flag, Parsed, Usage, UsageError, describe, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ class Context:
         self.program = program
 
 
-class Command:
-    """``least`` and ``most`` count arguments (most None: any number)."""
+class Command(Usage):
+    """A `Usage` and what it does."""
 
     def __init__(
         self,
@@ -37,40 +37,19 @@ class Command:
         interspersed: bool = True,
         local: bool = False,
     ) -> None:
-        self.name = name
-        self.usage = usage
-        self.help = help
+        super().__init__(name, usage, help, flags, least, most, interspersed)
         self.do = do
-        self.flags = flags
-        self.least = least
-        self.most = most
-        self.interspersed = interspersed
         self.local = local  # needs no engine
 
     def parse(self, words: list[str], program: str) -> Parsed:
         """Raises UsageError."""
         parsed = parse(self.flags, words, interspersed=self.interspersed)
-        count = len(parsed.args)
-        if count < self.least or (self.most is not None and count > self.most):
-            raise UsageError(f"'{program} {self.name}' {self._wanted()}", 1)
+        if not self.takes(len(parsed.args)):
+            raise UsageError(f"'{program} {self.name}' {self.wanted()}", 1)
         return parsed
 
-    def _wanted(self) -> str:
-        def some(number: int) -> str:
-            return f"{number} argument" if number == 1 else f"{number} arguments"
-
-        if self.most == 0:
-            return "accepts no arguments"
-        if self.most is None:
-            return f"requires at least {some(self.least)}"
-        if self.least == self.most:
-            return f"requires {some(self.least)}"
-        return f"requires at least {self.least} and at most {some(self.most)}"
-
     def synopsis(self, program: str) -> str:
-        options = " [OPTIONS]" if self.flags else ""
-        usage = f" {self.usage}" if self.usage else ""
-        return f"Usage:  {program} {self.name}{options}{usage}"
+        return f"Usage:  {self.line(program)}"
 
     def describe(self, program: str) -> str:
         text = f"{self.synopsis(program)}\n\n{self.help}\n"

@@ -354,20 +354,14 @@ class _Copy:
 def choose(index: Document, wanted: platforms.Platform) -> str:
     """The digest of an index's manifest for a platform. Raises ImageNotFound."""
     there = [one for one in index.index().manifests or [] if one.media_type in oci.MANIFEST_TYPES]
-    offered = [
-        platforms.normalise(one.platform.os, one.platform.architecture, one.platform.variant)
-        if one.platform
-        else wanted
-        for one in there
-    ]
-    best = platforms.best(wanted, offered)
-    if best is None:
+    chosen, offered = oci.for_platform(there, wanted)
+    if chosen is None:
         raise NotFound(
             f'choosing image instance: no image found in manifest list for architecture "{wanted.architecture}", '
             f'variant "{wanted.variant}", OS "{wanted.os}"',
             cause=f"it has {', '.join(sorted({str(one) for one in offered})) or 'none'}",
         )
-    return there[best].digest
+    return chosen.digest
 
 
 def replace_found(descriptor: oci.Descriptor, found: oci.Descriptor) -> oci.Descriptor:

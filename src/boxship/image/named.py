@@ -65,16 +65,10 @@ def _choose(layout: Layout, descriptor: oci.Descriptor) -> oci.Descriptor:
     index = oci.decode(oci.Index, read_document(layout, descriptor), f"index {descriptor.digest}")
     there = [one for one in index.manifests or [] if one.media_type in oci.MANIFEST_TYPES | oci.INDEX_TYPES]
     wanted = platforms.host()
-    offered = [
-        platforms.normalise(one.platform.os, one.platform.architecture, one.platform.variant)
-        if one.platform
-        else wanted
-        for one in there
-    ]
-    best = platforms.best(wanted, offered)
-    if best is None:
+    chosen, _ = oci.for_platform(there, wanted)
+    if chosen is None:
         raise NotFound(f"index {descriptor.digest} has no manifest for {wanted}")
-    return there[best]
+    return chosen
 
 
 def read_manifest(layout: Layout, descriptor: oci.Descriptor) -> oci.Manifest:

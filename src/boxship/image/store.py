@@ -127,13 +127,7 @@ def _choose(store: Store, index: oci.Index, wanted: Platform, target: oci.Descri
         for one in index.manifests or []
         if one.media_type in oci.MANIFEST_TYPES | oci.INDEX_TYPES and store.exists(one.digest)
     ]
-    offered = [
-        platforms.normalise(one.platform.os, one.platform.architecture, one.platform.variant)
-        if one.platform
-        else wanted
-        for one in there
-    ]
-    best = platforms.best(wanted, offered)
-    if best is None:
+    chosen, _ = oci.for_platform(there, wanted)
+    if chosen is None:
         raise NotFound(f"image {target.digest} has no manifest for {wanted}")
-    return there[best]
+    return chosen

@@ -13,6 +13,7 @@ import msgspec
 from boxship.errors import InvalidArgument
 from boxship.oci import digest as digests
 from boxship.oci import shapes
+from boxship.oci.platform import Platform, best, normalise
 
 MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -188,3 +189,16 @@ def chain_ids(diff_ids: "list[str]") -> "list[str]":
         digests.parse(diff_id)
         chain.append(digests.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
     return chain
+
+
+def for_platform(entries: "list[Descriptor]", wanted: Platform) -> "tuple[Descriptor | None, list[Platform]]":
+    """The entry of an index that runs on ``wanted`` (None: none does), and what the entries are for.
+
+    An entry that says no platform is for any (image-spec, image-index.md: the property is optional).
+    """
+    offered = [
+        normalise(one.platform.os, one.platform.architecture, one.platform.variant) if one.platform else wanted
+        for one in entries
+    ]
+    index = best(wanted, offered)
+    return (None if index is None else entries[index]), offered

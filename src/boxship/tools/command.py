@@ -13,7 +13,7 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 from boxship.errors import BoxshipError
-from boxship.flags import Flag, Parsed, UsageError, describe, parse
+from boxship.flags import Flag, Parsed, Usage, UsageError, describe, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Refused(BoxshipError):
         self.exit_code = exit_code
 
 
-class Command:
-    """``least`` and ``most`` count arguments (most None: any number); ``examples`` are shown by help."""
+class Command(Usage):
+    """A `Usage` and what it does; ``examples`` are shown by help."""
 
-    __slots__ = ("do", "examples", "flags", "help", "interspersed", "least", "most", "name", "usage")
+    COUNTS = ("takes no arguments", "wants at least {}", "wants exactly {}", "wants {} to {}")
 
     def __init__(
         self,
@@ -61,14 +61,8 @@ class Command:
         interspersed: bool = True,
         examples: tuple[str, ...] = (),
     ) -> None:
-        self.name = name
-        self.usage = usage
-        self.help = help
+        super().__init__(name, usage, help, flags, least, most, interspersed)
         self.do = do
-        self.flags = flags
-        self.least = least
-        self.most = most
-        self.interspersed = interspersed
         self.examples = examples
 
     def parse(self, words: list[str], program: str, shared: tuple[Flag, ...] = ()) -> Parsed:
@@ -78,32 +72,13 @@ class Command:
         """
         parsed = parse((*self.flags, *shared), words, interspersed=self.interspersed)
         count = len(parsed.args)
-        if "help" in parsed.given:
-            return parsed
-        if count < self.least or (self.most is not None and count > self.most):
-            raise UsageError(f"'{program} {self.name}' {self._wanted()}, got {count}: {self.synopsis(program)}", 1)
+        if "help" not in parsed.given and not self.takes(count):
+            raise UsageError(f"'{program} {self.name}' {self.wanted()}, got {count}: {self.line(program)}", 1)
         return parsed
-
-    def _wanted(self) -> str:
-        def some(number: int) -> str:
-            return f"{number} argument" if number == 1 else f"{number} arguments"
-
-        if self.most == 0:
-            return "takes no arguments"
-        if self.most is None:
-            return f"wants at least {some(self.least)}"
-        if self.least == self.most:
-            return f"wants exactly {some(self.least)}"
-        return f"wants {self.least} to {some(self.most)}"
-
-    def synopsis(self, program: str) -> str:
-        options = " [OPTIONS]" if self.flags else ""
-        usage = f" {self.usage}" if self.usage else ""
-        return f"{program} {self.name}{options}{usage}"
 
     def describe(self, program: str) -> str:
         """The verb's help."""
-        text = f"{self.help}\n\nUsage:\n  {self.synopsis(program)}\n"
+        text = f"{self.help}\n\nUsage:\n  {self.line(program)}\n"
         if self.examples:
             text += "\nExamples:\n" + "".join(f"  {program} {one}\n" for one in self.examples)
         if self.flags:

@@ -187,19 +187,13 @@ def _choose(index: oci.Index, wanted: "Platform | None", digest: str) -> "list[o
     there = [one for one in index.manifests or [] if one.media_type in oci.MANIFEST_TYPES | oci.INDEX_TYPES]
     if wanted is None:
         return there
-    offered = []
-    for one in there:
-        if one.platform is None:
-            offered.append(wanted)
-        else:
-            offered.append(platforms.normalise(one.platform.os, one.platform.architecture, one.platform.variant))
-    best = platforms.best(wanted, offered)
-    if best is None:
+    chosen, offered = oci.for_platform(there, wanted)
+    if chosen is None:
         names = ", ".join(sorted({str(one) for one in offered if "unknown" not in str(one)}))
         raise NotFound(
             f"no matching manifest for {wanted} in the manifest list entries", cause=f"it has {names or 'none'}"
         )
-    return [there[best]]
+    return [chosen]
 
 
 # ── The other way ──
