@@ -12,37 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from image_fixture import debian_tar, layout_of, registry_with
+from tests.interop.containerd_fixture import containerd
 from tests.interop.engine_fixture import EngineProcess
 
 ROUNDS, AIM = 9, 0.6
-
-
-@contextmanager
-def containerd(root: Path) -> Iterator[str]:
-    """A real containerd in directories of its own."""
-    (root / "config.toml").write_text(
-        f'version = 2\nroot = "{root}/data"\nstate = "{root}/state"\n'
-        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-        f'[grpc]\naddress = "{root}/c.sock"\n'
-    )
-    with open(root / "log", "wb") as log:
-        process = subprocess.Popen(["containerd", "-c", str(root / "config.toml")], stdout=log, stderr=log)
-    try:
-        for _ in range(100):
-            if run("ctr", "-a", f"{root}/c.sock", "version", check=False):
-                break
-            time.sleep(0.1)
-        else:
-            raise SystemExit(f"containerd does not start: {(root / 'log').read_text()[-500:]}")
-        yield f"{root}/c.sock"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def run(*command: str, check: bool = True) -> bool:
@@ -63,10 +39,9 @@ def main() -> int:
     engine = EngineProcess(root / "ours").start()
     try:
         layout = layout_of(root / "layout", debian_tar(), "stable")
-        (root / "theirs").mkdir()
         with (
             registry_with(root / "registry", layout, "stable", "debian") as image,
-            containerd(root / "theirs") as address,
+            containerd(str(root)) as address,
         ):
             times: dict[str, list[float]] = {"ours": [], "containerd": []}
             for number in range(ROUNDS + 1):

@@ -21,6 +21,7 @@ from boxship.image.layout import Layout
 from boxship.oci import digest as digests
 
 from ..unit import image_samples as samples
+from . import containerd_fixture
 from .engine_fixture import EngineProcess
 from .registry_fixture import NAME, PASSWORD, Registry, registry
 
@@ -405,24 +406,8 @@ def test_our_engine_takes_and_gives_images(engine: EngineProcess, image: str, tm
 def containerd() -> Iterator[str]:
     if shutil.which("containerd") is None or shutil.which("ctr") is None:
         pytest.skip("not installed: containerd")
-    home = Path("/tmp") / f"bxci{os.getpid()}"
-    home.mkdir()
-    (home / "config.toml").write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-    with open(home / "log", "wb") as log:
-        process = subprocess.Popen(
-            ["containerd", "--config", f"{home}/config.toml", "--root", f"{home}/r", "--state", f"{home}/s",
-             "--address", f"{home}/c.sock"], stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 20
-        while run("ctr", "-a", f"{home}/c.sock", "version", check=False).returncode:
-            assert time.monotonic() < deadline, (home / "log").read_text()[-3000:]
-            time.sleep(0.1)
-        yield f"{home}/c.sock"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        shutil.rmtree(home)
+    with containerd_fixture.containerd() as address:
+        yield address
 
 
 def test_ctr_imports_our_archives_and_we_read_its(containerd: str, image: str, index: str, tmp_path: Path) -> None:

@@ -3,9 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from boxship.oci import image as oci
 from boxship.protobuf import Empty
 
 from ..kernel.layer_archives import archive, directory, member
+from .containerd_fixture import containerd
 
 pytestmark = [
     pytest.mark.root,
@@ -38,24 +36,8 @@ LAYER = archive([directory("bin"), member("bin/a", os.urandom(3 << 20))])
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    home = Path("/tmp") / f"bxreal{os.getpid()}"  # short: the path of a socket has 107 bytes
-    home.mkdir()
-    (home / "config.toml").write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-    with open(home / "log", "wb") as log:
-        process = subprocess.Popen(
-            ["containerd", "--config", f"{home}/config.toml", "--root", f"{home}/r", "--state", f"{home}/s",
-             "--address", f"{home}/c.sock"], stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 15
-        while not (home / "c.sock").exists():
-            assert time.monotonic() < deadline, (home / "log").read_text()
-            time.sleep(0.05)
-        yield f"unix://{home}/c.sock"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        shutil.rmtree(home)
+    with containerd() as socket:
+        yield f"unix://{socket}"
 
 
 @pytest.fixture

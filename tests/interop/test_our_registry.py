@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from boxship.image.registry.transfer import push
 from boxship.oci import image as oci
 from boxship.oci import reference as references
 
+from . import containerd_fixture
 from .engine_fixture import EngineProcess
 from .registry_fixture import HTPASSWD, NAME, PASSWORD, free_port
 from .test_shim_with_containerd import image_archive
@@ -169,23 +169,8 @@ def test_podman_pulls_and_pushes(plain: Served, image: str) -> None:
 
 @pytest.fixture(scope="module")
 def containerd() -> Iterator[str]:
-    home = Path(tempfile.mkdtemp(prefix="bxrc", dir="/tmp"))  # short: the path of a socket has 107 bytes
-    (home / "config.toml").write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-    with open(home / "log", "wb") as log:
-        process = subprocess.Popen(
-            ["containerd", "--config", f"{home}/config.toml", "--root", f"{home}/r", "--state", f"{home}/s",
-             "--address", f"{home}/c.sock"], stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 15
-        while run("ctr", "-a", f"{home}/c.sock", "version", check=False).returncode:
-            assert time.monotonic() < deadline, (home / "log").read_text()
-            time.sleep(0.1)
-        yield f"{home}/c.sock"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        shutil.rmtree(home)
+    with containerd_fixture.containerd() as address:
+        yield address
 
 
 @needs("containerd", "ctr")

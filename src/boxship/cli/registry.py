@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 
+def repository_and_tag(text: str) -> tuple[str, str]:
+    """``REPOSITORY[:TAG]`` in its two parts; a registry's port is no tag."""
+    if ":" not in text.rpartition("/")[2]:
+        return text, ""
+    repository, _, tag = text.rpartition(":")
+    return repository, tag
+
+
 def authorisation(text: str) -> dict[str, str]:
     """The header that tells the engine what ``config.json`` knows for the registry of a reference."""
     import base64

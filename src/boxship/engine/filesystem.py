@@ -28,7 +28,6 @@ from boxship.api.containerd.types import Mount
 from boxship.errors import BoxshipError, FailedPrecondition
 from boxship.image import diff
 from boxship.image.child import Layer, child
-from boxship.image.directories import OPAQUE_XATTR
 from boxship.image.rooted import open_in_root
 from boxship.image.snapshots import Mount as LayerMount
 from boxship.oci import image as oci
@@ -210,7 +209,7 @@ def compare(upper: str, lower: int | None) -> list[dict[str, Any]]:
                 found[here] = MODIFIED
             if not is_directory:
                 continue
-            if both and _opaque(entry.path):
+            if both and diff.is_opaque(entry.path):
                 kept = set(os.listdir(entry.path))
                 found.update({f"{here}/{name}": DELETED for name in names_below(here) if name not in kept})
             walk(entry.path, here)
@@ -220,13 +219,6 @@ def compare(upper: str, lower: int | None) -> list[dict[str, Any]]:
         while path := path.rpartition("/")[0]:
             found.setdefault(path, MODIFIED)
     return [{"Path": path, "Kind": found[path]} for path in sorted(found)]
-
-
-def _opaque(path: str) -> bool:
-    try:
-        return os.getxattr(path, OPAQUE_XATTR) == b"y"
-    except OSError:
-        return False
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:

@@ -386,6 +386,7 @@ class Images:
         if last:
             self._parsed.pop(view.image.target.digest, None)
             removed.append({"Deleted": view.id})
+            self._snapshots.forget(view.id)
             removed += [{"Deleted": name} for name in reversed(oci.chain_ids(view.image.config.diff_ids))]
             self._events.publish("image", "delete", view.id, {"name": view.id})
         return removed

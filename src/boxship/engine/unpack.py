@@ -64,7 +64,7 @@ class Unpacker:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._unpacking: dict[str, asyncio.Lock] = {}
-        self._grounds: set[str] = set()
+        self._labelled: set[str] = set()  # images whose config keeps their ground
 
     async def unpack(self, image: Image, arriving: Arriving | None = None, done: Done = lambda layer: None) -> None:
         """Make the snapshot of each layer that is not there; others wait for one that is being made.
@@ -97,18 +97,24 @@ class Unpacker:
         """The snapshot that containers of an image are made on: the last layer and `initlayer`."""
         chain_id = (oci.chain_ids(image.config.diff_ids) or [""])[-1]
         ground = initlayer.name(chain_id)
-        if ground in self._grounds and await self._has_snapshot(ground):
+        if image.id not in self._labelled:
+            # Before there is a snapshot: one without a label could be collected at any moment.
+            label = {f"{SNAPSHOT_LABEL}{SNAPSHOTTER}/init": ground}
+            await label_content(self._client, image.manifest.config.digest, label)
+            self._labelled.add(image.id)
+        if await self._has_snapshot(ground):
             return ground
         lock = self._unpacking.setdefault(ground, asyncio.Lock())
         async with lock:
             if not await self._has_snapshot(ground):
                 async with self._new_snapshot(ground, chain_id) as mounts:
                     await asyncio.to_thread(initlayer.fill, mounts)
-            label = {f"{SNAPSHOT_LABEL}{SNAPSHOTTER}/init": ground}
-            await label_content(self._client, image.manifest.config.digest, label)
         self._unpacking.pop(ground, None)
-        self._grounds.add(ground)
         return ground
+
+    def forget(self, id: str) -> None:
+        """An image is gone; should it come back, its config has no labels."""
+        self._labelled.discard(id)
 
     async def _has_snapshot(self, name: str) -> bool:
         try:

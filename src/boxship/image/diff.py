@@ -176,7 +176,7 @@ def write_layer(directory: str, write: Write, epoch: "int | None" = None) -> Non
             layer.whiteout(name)
             continue
         layer.add(name, path, found)
-        if stat.S_ISDIR(found.st_mode) and _opaque(path):
+        if stat.S_ISDIR(found.st_mode) and is_opaque(path):
             layer.opaque(name)
     layer.close()
 
@@ -206,7 +206,7 @@ def _xattrs(path: str) -> "tuple[dict[str, bytes], bytes | None]":
     return found, recorded
 
 
-def _opaque(path: str) -> bool:
+def is_opaque(path: str) -> bool:
     try:
         return os.getxattr(path, OPAQUE_XATTR) == b"y"
     except OSError:

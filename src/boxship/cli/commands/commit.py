@@ -5,6 +5,7 @@ from __future__ import annotations
 from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
+from ..registry import repository_and_tag
 
 FLAGS = (
     Flag("author", "a", "string", 'Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")'),
@@ -16,9 +17,7 @@ FLAGS = (
 
 def do(context: Context, o: Parsed) -> int:
     container, *name = o.args
-    repository, tag = (name[0], "") if name else ("", "")
-    if ":" in repository.rpartition("/")[2]:
-        repository, _, tag = repository.rpartition(":")
+    repository, tag = repository_and_tag(name[0] if name else "")
     query = {
         "container": container, "repo": repository, "tag": tag, "author": o.author, "comment": o.message,
         "changes": o.change, "pause": "1" if o.pause else "0",

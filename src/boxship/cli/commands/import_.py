@@ -9,6 +9,7 @@ from boxship.flags import Flag, Parsed
 
 from ..command import Command, Context
 from ..files import cannot
+from ..registry import repository_and_tag
 
 FLAGS = (
     Flag("change", "c", "list", "Apply Dockerfile instruction to the created image"),
@@ -19,9 +20,7 @@ FLAGS = (
 
 def do(context: Context, o: Parsed) -> int:
     source, *name = o.args
-    repository, tag = (name[0], "") if name else ("", "")
-    if ":" in repository.rpartition("/")[2]:
-        repository, _, tag = repository.rpartition(":")
+    repository, tag = repository_and_tag(name[0] if name else "")
     query = {"fromSrc": "-", "repo": repository, "tag": tag, "message": o.message, "changes": o.change}
     if source.startswith(("http://", "https://")):
         query["fromSrc"] = source

@@ -6,13 +6,12 @@ from boxship.api.engine.client import quote_path
 from boxship.flags import Parsed
 
 from ..command import Command, Context
+from ..registry import repository_and_tag
 
 
 def do(context: Context, o: Parsed) -> int:
     source, target = o.args
-    repository, tag = target, ""
-    if ":" in target.rpartition("/")[2]:
-        repository, _, tag = target.rpartition(":")
+    repository, tag = repository_and_tag(target)
     context.client.request("POST", f"/images/{quote_path(source)}/tag", {"repo": repository, "tag": tag}).read()
     return 0
 
