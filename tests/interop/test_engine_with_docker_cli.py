@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -449,3 +450,47 @@ def test_options_that_cannot_be_are_refused(engine: EngineProcess, options: list
 def test_files_of_the_engine_are_read_only_with_the_root(engine: EngineProcess) -> None:
     done = engine.docker("run", "--rm", "--read-only", "busybox", "touch", "/etc/hosts", check=False)
     assert "Read-only file system" in done.stderr
+
+
+def test_followers_of_a_log_may_go_at_any_moment(engine: EngineProcess) -> None:
+    """A descriptor that the loop still knew when it was closed ended the whole engine."""
+    id = engine.docker("run", "-d", "busybox", "sh", "-c", "while :; do echo x; sleep 0.01; done").stdout.strip()
+    request = f"GET /v1.47/containers/{id}/logs?follow=1&stdout=1&tail=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    for number in range(60):
+        followers = []
+        for _ in range(3):
+            follower = socket.socket(socket.AF_UNIX)
+            follower.connect(str(engine.socket))
+            follower.sendall(request)
+            assert follower.recv(4096)
+            followers.append(follower)
+        for follower in followers:
+            follower.close()
+        with socket.socket(socket.AF_UNIX) as other:  # its descriptor is the one that was just closed
+            other.connect(str(engine.socket))
+            other.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert other.recv(4096).startswith(b"HTTP/1.1 200"), number
+    engine.docker("rm", "-f", id)
+
+
+def test_input_that_waits_for_room_ends_with_the_container(engine: EngineProcess) -> None:
+    id = engine.docker("run", "-d", "-i", "busybox", "sleep", "600").stdout.strip()
+    command = ["docker", "-H", engine.address, "attach", "--sig-proxy=false", id]
+    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdin is not None
+        threading.Thread(target=_pour, args=(writer.stdin,), daemon=True).start()
+    time.sleep(0.5)
+    engine.docker("kill", id)
+    for writer in writers:
+        writer.wait(20)
+    assert engine.docker("ps", "-q").stdout == ""
+    engine.docker("rm", "-f", id)
+
+
+def _pour(stream: IO[bytes]) -> None:
+    try:
+        stream.write(bytes(1 << 20))  # more than a FIFO takes
+        stream.flush()
+    except BrokenPipeError:
+        pass  # the client has ended, which is what the test waits for

@@ -139,6 +139,7 @@ class Stdio:
             self._outputs.append(_Output(Path(self.stderr), STDERR, self))
         self._clients: set[Client] = set()
         self._input = -1
+        self._room: asyncio.Future[None] | None = None  # when somebody waits for room in the input
         self._finished = False
 
     def create(self) -> None:
@@ -218,22 +219,22 @@ class Stdio:
                 return
 
     async def _input_writable(self) -> None:
-        loop = asyncio.get_running_loop()
-        writable: asyncio.Future[None] = loop.create_future()
-        fd = self._input
+        """Wait for room, or for the end of the input; several may."""
+        if self._room is None:
+            loop = asyncio.get_running_loop()
+            self._room = loop.create_future()
+            loop.add_writer(self._input, self._input_ready)
+        await asyncio.shield(self._room)
 
-        def ready() -> None:
-            if not writable.done():
-                writable.set_result(None)
-
-        loop.add_writer(fd, ready)
-        try:
-            await writable
-        finally:
-            loop.remove_writer(fd)
+    def _input_ready(self) -> None:
+        if self._room is not None:
+            asyncio.get_running_loop().remove_writer(self._input)
+            room, self._room = self._room, None
+            room.set_result(None)
 
     def close_input(self) -> None:
         if self._input >= 0:
+            self._input_ready()  # before the descriptor is closed: the loop must know no other
             os.close(self._input)
             self._input = -1
 
