@@ -9,7 +9,9 @@ import pytest
 
 from boxship.api.criu import CgroupMode, Notify, Options, Request, RequestType, Swrk, version
 from boxship.errors import FailedPrecondition, InvalidArgument, NotFound, PeerError
+from boxship.libcontainer import making, state
 from boxship.libcontainer.cgroups import Layout
+from boxship.libcontainer.container import Container
 from boxship.libcontainer.criu import Criu, common_options, config_file, external_mounts, inside, log_errors
 
 SCRIPT = """#!{python}
@@ -175,3 +177,13 @@ def test_the_log_is_read_for_the_reason(tmp_path: Path) -> None:
     log.write_text("fine\n(0.1) Error (tun.c:1): tun: Unable to create tun\n(0.2) Error (x.c:2): real reason\n")
     assert log_errors(str(tmp_path), "dump.log") == ["(0.2) Error (x.c:2): real reason"]
     assert log_errors(str(tmp_path), "nosuch.log") == []
+
+
+def test_a_restored_container_is_written_down_as_running(tmp_path: Path) -> None:
+    """What follows CRIU's part, where no CRIU works: a process in our own time namespace is restored."""
+    (tmp_path / "c").mkdir()
+    container = Container(str(tmp_path), {"id": "c", "status": "creating", "cgroups": {}}, None)
+    making.restored(container, os.getpid())
+    record = state.read(str(tmp_path), "c")
+    assert (record["pid"], record["status"], record["own_time"]) == (os.getpid(), "created", False)
+    assert container._record["status"] == "running"

@@ -405,6 +405,6 @@ def restoring(container: Container, pid: int) -> None:
 def restored(container: Container, pid: int) -> None:
     """The processes are there, and go on when we return."""
     # criu puts a container into a time namespace, so that its clocks go on where they stood.
-    container._record["own_time"] = os.readlink(f"/proc/{pid}/ns/time") != os.readlink("/proc/container/ns/time")
+    container._record["own_time"] = os.readlink(f"/proc/{pid}/ns/time") != os.readlink("/proc/self/ns/time")
     record_process(container, pid)
     container._record["status"] = RUNNING
