@@ -83,7 +83,7 @@ def image(path: Path, sizes: list[int]) -> None:
         return oci.Descriptor(media_type, digest, os.path.getsize(layout.blob_path(digest)))
 
     layers = [
-        put(Compressing(Random(size, number), "gzip"), oci.MEDIA_LAYER_GZIP) for number, size in enumerate(sizes)
+        put(Compressing(Random(size, number), "gzip", 0), oci.MEDIA_LAYER_GZIP) for number, size in enumerate(sizes)
     ]
     config = oci.ImageConfig("amd64", "linux", rootfs=oci.RootFS("layers", [one.digest for one in layers]))
     manifest = oci.Manifest(2, put(oci.encode(config), oci.MEDIA_CONFIG), layers, media_type=oci.MEDIA_MANIFEST)

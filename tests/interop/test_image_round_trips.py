@@ -5,6 +5,7 @@ skopeo, podman, dockerd, containerd's ctr and docker-registry are the others; a 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from boxship.image.layout import Layout
+from boxship.image.packing import quick_packer
 from boxship.oci import digest as digests
 
 from ..unit import image_samples as samples
@@ -427,3 +429,94 @@ def test_ctr_imports_our_archives_and_we_read_its(containerd: str, image: str, i
     run(*ctr, "export", "--all-platforms", f"{tmp_path}/back.tar", whole)
     copy("ours", f"oci-archive:{tmp_path}/back.tar", f"oci:{tmp_path}/back:x", "--all")
     assert manifest("ours", f"oci:{tmp_path}/back:x") == manifest("ours", index)
+
+
+# ── Layers of many blocks ──
+
+
+BIG = samples.layer(
+    text=b"".join(b"line %d of many, %d\n" % (number, number * number) for number in range(60_000)),
+    noise=b"".join(hashlib.sha512(b"%d" % number).digest() for number in range(15_000)),
+)
+"""Several of the blocks that threads deflate, and of zstd's jobs (`boxship.image.packing`)."""
+
+COMPRESSIONS = {
+    "gzip": ("--dest-compress",),
+    "gzip 9": ("--dest-compress-format", "gzip", "--dest-compress-level", "9"),
+    "zstd": ("--dest-compress-format", "zstd"),
+}
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image of one plain layer."""
+    path = str(tmp_path_factory.mktemp("big") / "layout")
+    layout = Layout.create(path)
+    layout.tag("plain", samples.into_layout(layout, (BIG,), plain=True))
+    return f"oci:{path}:plain"
+
+
+@needs("skopeo")
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_skopeo_and_podman_read_what_threads_compressed(
+    big: str, podman: dict[str, str], tmp_path: Path, compression: str
+) -> None:
+    copy("ours", big, f"oci:{tmp_path}/packed:x", *COMPRESSIONS[compression])
+    skopeo("copy", "--quiet", "--dest-decompress", f"oci:{tmp_path}/packed:x", f"dir:{tmp_path}/plain")
+    assert (tmp_path / "plain" / digests.of(BIG).partition(":")[2]).read_bytes() == BIG
+    name = f"localhost/packed:{compression.replace(' ', '-')}"
+    copy("ours", f"oci:{tmp_path}/packed:x", f"oci-archive:{tmp_path}/packed.tar:{name}")
+    run("podman", "load", "-i", f"{tmp_path}/packed.tar", **podman)  # checks the diff ID
+    run("podman", "rmi", name, **podman)
+
+
+@needs("umoci")
+def test_umoci_reads_what_threads_compressed(big: str, tmp_path: Path) -> None:
+    copy("ours", big, f"oci:{tmp_path}/packed:x", "--dest-compress")
+    run("umoci", "unpack", "--image", f"{tmp_path}/packed:x", str(tmp_path / "bundle"))
+    assert (tmp_path / "bundle/rootfs/noise").read_bytes() in BIG
+
+
+@needs("docker-registry")
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_ctr_pulls_what_threads_compressed(big: str, containerd: str, tmp_path: Path, compression: str) -> None:
+    with registry(tmp_path / "registry") as there:
+        name = f"{there.domain}/big:{compression.replace(' ', '-')}"
+        copy("ours", big, f"docker://{name}", *COMPRESSIONS[compression])
+        run("ctr", "-a", containerd, "images", "pull", "--plain-http", name)  # unpacks it, and checks the diff ID
+        run("ctr", "-a", containerd, "images", "rm", "--sync", name)
+
+
+@needs("docker", "dockerd", "docker-registry")
+@pytest.mark.parametrize("compression", ["gzip", "gzip 9"])  # dockerd 20.10 reads no zstd, whoever wrote it
+def test_dockerd_pulls_what_threads_compressed(big: str, dockerd: str, tmp_path: Path, compression: str) -> None:
+    with registry(tmp_path / "registry") as there:
+        name = f"{there.domain}/big:{compression.replace(' ', '-')}"
+        copy("ours", big, f"docker://{name}", *COMPRESSIONS[compression])
+        run("docker", "-H", dockerd, "pull", name)
+        run("docker", "-H", dockerd, "save", "-o", f"{tmp_path}/saved.tar", name)
+        assert diff_ids("ours", f"docker-archive:{tmp_path}/saved.tar:{name}") == [digests.of(BIG)]
+        run("docker", "-H", dockerd, "rmi", name)
+
+
+@needs("umoci", "docker", "dockerd", "docker-registry")
+def test_peers_read_layers_that_isal_deflated(
+    dockerd: str, containerd: str, podman: dict[str, str], tmp_path: Path
+) -> None:
+    """As ``commit`` writes them."""
+    layout = Layout.create(str(tmp_path / "layout"))
+    packing = quick_packer(threads=2)
+    parts = [packing.compress(BIG[at : at + 100_000]) for at in range(0, len(BIG), 100_000)]
+    layout.tag("quick", samples.into_layout(layout, (BIG,), blobs=(b"".join([*parts, packing.flush()]),)))
+    source = f"oci:{tmp_path}/layout:quick"
+    run("umoci", "unpack", "--image", f"{tmp_path}/layout:quick", str(tmp_path / "bundle"))
+    assert (tmp_path / "bundle/rootfs/noise").read_bytes() in BIG
+    with registry(tmp_path / "registry") as there:
+        name = f"{there.domain}/big:quick"
+        copy("skopeo", source, f"docker://{name}")
+        run("ctr", "-a", containerd, "images", "pull", "--plain-http", name)
+        run("docker", "-H", dockerd, "pull", name)
+        run("podman", "pull", "--tls-verify=false", name, **podman)
+        for client in (("docker", "-H", dockerd), ("podman",)):
+            run(*client, "rmi", name, **podman)
+        run("ctr", "-a", containerd, "images", "rm", "--sync", name)

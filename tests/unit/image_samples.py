@@ -8,7 +8,11 @@ import json
 import tarfile
 from pathlib import Path
 
+import msgspec
+
+from boxship.image.compression import detect
 from boxship.image.layout import Layout
+from boxship.image.load import LAYER_MEDIA
 from boxship.image.manifests import Document
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
@@ -68,19 +72,25 @@ def directory(path: Path, *, format: str = "v2s2", layers: tuple[bytes, ...] = L
 
 
 def into_layout(
-    layout: Layout, layers: tuple[bytes, ...] = LAYERS, architecture: str = "amd64", *, plain: bool = False
+    layout: Layout,
+    layers: tuple[bytes, ...] = LAYERS,
+    architecture: str = "amd64",
+    *,
+    plain: bool = False,
+    blobs: tuple[bytes, ...] = (),
+    annotations: dict[str, str] | None = None,
 ) -> oci.Descriptor:
-    """An OCI image in a layout, without a name."""
+    """An OCI image in a layout, without a name; ``blobs`` are the layers as they were compressed elsewhere."""
 
     def put(data: bytes, media_type: str) -> oci.Descriptor:
         digest, _ = layout.add(data)
         return oci.Descriptor(media_type, digest, len(data))
 
-    blobs = list(layers) if plain else packed(layers)
+    described = [put(one, LAYER_MEDIA[detect(one)]) for one in blobs or (layers if plain else packed(layers))]
     manifest = oci.Manifest(
         2,
         put(config(layers, architecture), oci.MEDIA_CONFIG),
-        [put(one, oci.MEDIA_LAYER if plain else oci.MEDIA_LAYER_GZIP) for one in blobs],
+        [msgspec.structs.replace(one, annotations=annotations) for one in described],
         media_type=oci.MEDIA_MANIFEST,
     )
     return put(oci.encode(manifest), oci.MEDIA_MANIFEST)

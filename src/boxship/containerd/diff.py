@@ -4,8 +4,6 @@ import asyncio
 import os
 import time
 
-from isal import isal_zlib
-
 from boxship.api.containerd.context import required_namespace
 from boxship.api.containerd.diff import ApplyRequest, ApplyResponse, DiffRequest, DiffResponse
 from boxship.api.containerd.types import Descriptor, Mount
@@ -15,6 +13,7 @@ from boxship.image import diff as library
 from boxship.image import snapshots
 from boxship.image.apply import Applied, apply_layer
 from boxship.image.content import ContentStore, Writer
+from boxship.image.packing import quick_packer
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
 from boxship.oci.digest import Verifier
@@ -100,13 +99,13 @@ def _write(
 
         library.write_diff(left, right, plain)
         return verifier.digest
-    deflate = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)  # 31: with a gzip header, which holds no time
+    packing = quick_packer()
 
     def packed(data: bytes) -> None:
         verifier.update(data)
-        if out := deflate.compress(data):
+        if out := packing.compress(data):
             writer.write(out)
 
     library.write_diff(left, right, packed)
-    writer.write(deflate.flush())
+    writer.write(packing.flush())
     return verifier.digest

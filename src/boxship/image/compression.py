@@ -1,4 +1,4 @@
-"""Compressed streams: what a layer's first bytes say it is, and readers that inflate it.
+"""Compressed streams: what a layer's first bytes say it is, and readers that inflate it. `packing` has the way back.
 
 Detection is by magic number, as every other tool does it, because media types are wrong too often.
 gzip may have several members (pigz, eStargz), zstd several frames: both readers go on through all of them.
@@ -158,29 +158,3 @@ def inflate(source: Reader) -> Inflating:
     """Detect the compression of ``source`` and inflate it."""
     peekable = Peekable(source)
     return Inflating(peekable, detect(peekable.peek(6)))
-
-
-class Packer(Protocol):
-    """Compresses what it is fed; `flush` gives the rest, once."""
-
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
-
-
-class _Plain:
-    def compress(self, data: bytes, /) -> bytes:
-        return data
-
-    def flush(self) -> bytes:
-        return b""
-
-
-def packer(compression: Compression) -> Packer:
-    """Equal input gives equal output: a gzip header here holds neither a name nor a time."""
-    match compression:
-        case "gzip":
-            return zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: with a gzip header
-        case "zstd":
-            return zstandard.ZstdCompressor().compressobj()
-        case "":
-            return _Plain()

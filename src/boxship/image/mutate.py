@@ -20,9 +20,10 @@ from typing import Any
 from boxship.errors import InvalidArgument
 from boxship.image import named
 from boxship.image.blobs import read_document
-from boxship.image.compression import Compression, Packer, packer
+from boxship.image.compression import Compression
 from boxship.image.layout import BlobWriter, Layout
 from boxship.image.named import DescriptorPath
+from boxship.image.packing import Packer, packer
 from boxship.oci import image as oci
 from boxship.oci import platform as platforms
 from boxship.oci.digest import Verifier
