@@ -520,3 +520,26 @@ def test_peers_read_layers_that_isal_deflated(
         for client in (("docker", "-H", dockerd), ("podman",)):
             run(*client, "rmi", name, **podman)
         run("ctr", "-a", containerd, "images", "rm", "--sync", name)
+
+
+@needs("skopeo", "docker-registry", "docker", "busybox")
+def test_skopeos_zstd_chunked_layers_are_pulled_copied_and_changed(
+    big: str, engine: EngineProcess, podman: dict[str, str], tmp_path: Path
+) -> None:
+    with registry(tmp_path / "registry") as there:
+        name, again = f"{there.domain}/chunked:theirs", f"{there.domain}/again:ours"
+        copy("skopeo", big, f"docker://{name}", "--dest-compress-format", "zstd:chunked")
+        (layer,) = json.loads(ours("inspect", "--raw", f"docker://{name}").stdout)["layers"]
+        assert any("zstd-chunked.manifest-position" in key for key in layer["annotations"])
+        engine.docker("pull", name)  # checks the diff ID
+        assert engine.docker("inspect", "-f", "{{.RootFS.Layers}}", name).stdout == f"[{digests.of(BIG)}]\n"
+        engine.docker("rmi", name)
+        copy("ours", f"docker://{name}", f"docker://{again}")
+        assert manifest("ours", f"docker://{again}") == manifest("skopeo", f"docker://{name}")
+        run("podman", "pull", "--tls-verify=false", again, **podman)
+        run("podman", "rmi", again, **podman)
+        copy("ours", f"docker://{name}", f"oci:{tmp_path}/gzip:x", "--dest-compress-format", "gzip")
+    (layer,) = json.loads(skopeo("inspect", "--raw", f"oci:{tmp_path}/gzip:x").stdout)["layers"]
+    assert "annotations" not in layer
+    skopeo("copy", "--quiet", "--dest-decompress", f"oci:{tmp_path}/gzip:x", f"dir:{tmp_path}/plain")
+    assert (tmp_path / "plain" / digests.of(BIG).partition(":")[2]).read_bytes() == BIG

@@ -147,7 +147,8 @@ class Inflating:
     def read(self, size: int = -1, /) -> bytes:
         try:
             data = self._stream.read(size)
-            if not data and size and self._frames is not None and not self._frames.whole:
+            at_end = size < 0 or (not data and size > 0)
+            if at_end and self._frames is not None and not self._frames.whole:
                 raise EOFError("the last frame is not whole")
             return data
         except (EOFError, zlib.error, IsalError, zstandard.ZstdError, gzip.BadGzipFile) as error:  # type: ignore[misc]  # isal declares IsalError as a value

@@ -32,6 +32,8 @@ MEDIA_FOREIGN_GZIP = MEDIA_FOREIGN + "+gzip"
 DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 ENCRYPTED = "+encrypted"
 OCI_LAYERS = "application/vnd.oci.image.layer."
+_PLACES = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked.", "containerd.io/snapshot/stargz/")
+"""Annotations that say where in a blob its table of contents is: of those bytes, and of no others."""
 
 # (format, compression, foreign) -> the media type of a layer; what is not here cannot be said in that format
 LAYER_MEDIA: "dict[tuple[Format, Compression, bool], str]" = {
@@ -157,16 +159,22 @@ def convert(document: Document, format: Format) -> Document:
 
 
 def with_layers(document: Document, layers: "Sequence[oci.Descriptor]") -> Document:
-    """The manifest with these layers in the place of its own, as many; unchanged bytes where they are the same."""
+    """The manifest with these layers in the place of its own, as many; unchanged bytes where they are the same.
+
+    A layer of other bytes loses the annotations that say where things lie in the old ones (zstd:chunked, eStargz).
+    """
     own = document.manifest().layers
     if list(layers) == own:
         return document
     fields = msgspec.json.decode(document.data, type=dict[str, Any])
     for entry, descriptor in zip(fields["layers"], layers, strict=True):
+        annotations = descriptor.annotations or {}
+        if entry["digest"] != descriptor.digest:
+            annotations = {key: value for key, value in annotations.items() if not key.startswith(_PLACES)}
         entry.update(mediaType=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)
         entry.pop("annotations", None)
-        if descriptor.annotations:
-            entry["annotations"] = descriptor.annotations
+        if annotations:
+            entry["annotations"] = annotations
     return Document(msgspec.json.encode(fields), document.media_type)
 
 
