@@ -288,30 +288,131 @@ def test_docker_manifest(plain: Served, image: str, tmp_path: Path) -> None:
     assert found.digest == digest
 
 
-@needs("dockerd", "docker", "containerd")
-def test_docker_with_the_real_dockerd(plain: Served, image: str, containerd: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def dockerd(containerd: str) -> Iterator[str]:
+    """The address of a real one."""
+    if shutil.which("dockerd") is None or shutil.which("docker") is None:
+        pytest.skip("needs dockerd, docker")
     home = Path(tempfile.mkdtemp(prefix="bxrd", dir="/tmp"))
     (home / "daemon.json").write_text("{}")
-    docker = ("docker", "--config", str(tmp_path), "-H", f"unix://{home}/d.sock")
+    address = f"unix://{home}/d.sock"
     with open(home / "log", "wb") as log:
         process = subprocess.Popen(
             ["dockerd", "--config-file", f"{home}/daemon.json", "--containerd", containerd, "--data-root",
-             f"{home}/data", "--exec-root", f"{home}/exec", "-H", f"unix://{home}/d.sock", "-p", f"{home}/pid",
+             f"{home}/data", "--exec-root", f"{home}/exec", "-H", address, "-p", f"{home}/pid",
              "--bridge", "none", "--iptables=false", "--storage-driver", "vfs"],
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 30
-        while run(*docker, "version", check=False).returncode:
+        while run("docker", "-H", address, "version", check=False).returncode:
             assert time.monotonic() < deadline, (home / "log").read_text()[-3000:]
             time.sleep(0.1)
-        there = f"{plain.domain}/real/dockerd:v1"
-        run(*docker, "pull", image)
-        run(*docker, "tag", image, there)
-        assert "v1: digest: sha256:" in run(*docker, "push", there).stdout
-        run(*docker, "rmi", there, image)
-        assert f"Downloaded newer image for {there}" in run(*docker, "pull", there).stdout
+        yield address
     finally:
         process.terminate()
         process.wait(30)
         shutil.rmtree(home, ignore_errors=True)
+
+
+@needs("dockerd", "docker", "containerd")
+def test_docker_with_the_real_dockerd(plain: Served, image: str, dockerd: str, tmp_path: Path) -> None:
+    docker = ("docker", "--config", str(tmp_path), "-H", dockerd)
+    there = f"{plain.domain}/real/dockerd:v1"
+    run(*docker, "pull", image)
+    run(*docker, "tag", image, there)
+    assert "v1: digest: sha256:" in run(*docker, "push", there).stdout
+    run(*docker, "rmi", there, image)
+    assert f"Downloaded newer image for {there}" in run(*docker, "pull", there).stdout
+
+
+# ── Anonymous pulls ──
+
+
+@pytest.fixture(scope="module")
+def open_to_readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("readers")
+    (root / "htpasswd").write_text(HTPASSWD)
+    with serving(root, "--htpasswd", f"{root}/htpasswd", "--anonymous-pull") as found:
+        yield found
+
+
+@needs("skopeo", "podman")
+def test_skopeo_and_podman_pull_without_a_password_and_push_with_one(
+    open_to_readers: Served, image: str, tmp_path: Path
+) -> None:
+    there = f"{open_to_readers.domain}/sk/one:v1"
+    plainly = ("--src-tls-verify=false", "--dest-tls-verify=false")
+    stranger = run("skopeo", "copy", *plainly, f"docker://{image}", f"docker://{there}", check=False)
+    assert stranger.returncode != 0
+    assert "unauthorized" in stranger.stderr
+    assert not open_to_readers.blobs()
+    wrong = run("skopeo", "copy", *plainly, f"--dest-creds={NAME}:oar", f"docker://{image}", f"docker://{there}",
+                check=False)  # fmt: skip
+    assert "wrong user name or password" in wrong.stderr or "invalid username/password" in wrong.stderr
+    run("skopeo", "copy", *plainly, f"--dest-creds={NAME}:{PASSWORD}", f"docker://{image}", f"docker://{there}")
+    run("skopeo", "copy", plainly[0], f"docker://{there}", f"dir:{tmp_path}/back")
+    assert run("skopeo", "delete", "--tls-verify=false", f"docker://{there}", check=False).returncode != 0
+    home = tempfile.mkdtemp(prefix="bxpo", dir="/tmp")
+    podman = ("podman", "--root", f"{home}/r", "--runroot", f"{home}/s", "--storage-driver", "vfs")
+    try:
+        run(*podman, "pull", "--tls-verify=false", there)
+        other = there.replace("sk/one", "pod/two")
+        run(*podman, "tag", there, other)
+        assert run(*podman, "push", "--tls-verify=false", other, check=False).returncode != 0
+        run(*podman, "push", "--tls-verify=false", f"--creds={NAME}:{PASSWORD}", other)
+    finally:
+        run(*podman, "rmi", "-a", "-f")
+        shutil.rmtree(home)
+    run("skopeo", "delete", "--tls-verify=false", f"--creds={NAME}:{PASSWORD}", f"docker://{there}")
+
+
+@needs("containerd", "ctr")
+def test_ctr_pulls_without_a_password_and_pushes_with_one(
+    open_to_readers: Served, image: str, containerd: str
+) -> None:
+    there, images = f"{open_to_readers.domain}/ct/r:v1", ("ctr", "-a", containerd, "images")
+    run(*images, "pull", "--plain-http", image)
+    run(*images, "tag", image, there)
+    assert run(*images, "push", "--plain-http", there, check=False).returncode != 0
+    run(*images, "push", "--plain-http", "--user", f"{NAME}:{PASSWORD}", there)
+    run(*images, "rm", image, there)
+    run(*images, "pull", "--plain-http", there)
+    run(*images, "rm", there)
+
+
+def pull_push_pull(docker: tuple[str, ...], there: str, image: str, home: Path) -> None:
+    """With docker's CLI: nobody pushes, who logged in does, everybody pulls."""
+    home.mkdir()
+    environment = {"DOCKER_CONFIG": str(home)}
+    run(*docker, "pull", image, **environment)
+    run(*docker, "tag", image, there, **environment)
+    stranger = run(*docker, "push", there, check=False, **environment)
+    assert stranger.returncode != 0
+    # dockerd says "denied" for a token that does not suffice
+    assert "authentication required" in stranger.stderr or "access to the resource is denied" in stranger.stderr
+    domain = there.partition("/")[0]
+    wrong = run(*docker, "login", "-u", NAME, "-p", "oar", domain, check=False, **environment)
+    assert wrong.returncode != 0
+    run(*docker, "login", "-u", NAME, "-p", PASSWORD, domain, **environment)
+    run(*docker, "push", there, **environment)
+    run(*docker, "logout", domain, **environment)
+    run(*docker, "rmi", there, image, **environment)
+    assert f"Downloaded newer image for {there}" in run(*docker, "pull", there, **environment).stdout
+    run(*docker, "rmi", there, **environment)
+
+
+@needs("docker", "busybox")
+def test_our_engine_pulls_without_a_password_and_pushes_with_one(
+    engine: EngineProcess, open_to_readers: Served, image: str, tmp_path: Path
+) -> None:
+    there = f"{open_to_readers.domain}/docker/ours:v1"
+    pull_push_pull(("docker", "-H", engine.address), there, image, tmp_path / "config")
+
+
+@needs("dockerd", "docker", "containerd")
+def test_dockerd_pulls_without_a_password_and_pushes_with_one(
+    dockerd: str, open_to_readers: Served, image: str, tmp_path: Path
+) -> None:
+    there = f"{open_to_readers.domain}/docker/theirs:v1"
+    pull_push_pull(("docker", "-H", dockerd), there, image, tmp_path / "config")

@@ -16,6 +16,7 @@ import pytest
 from boxship.http.protocol import Connection
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
+from boxship.registry.anonymous import AnonymousPull
 from boxship.registry.auth import Passwords
 from boxship.registry.errors import answer
 from boxship.registry.registry import Registry
@@ -86,11 +87,13 @@ def image(config: oci.Descriptor, *layers: oci.Descriptor, **more: object) -> di
 
 @contextmanager
 def serving(
-    root: Path, *, limits: Limits | None = None, htpasswd: str = "", sparse: bool = False
+    root: Path, *, limits: Limits | None = None, htpasswd: str = "", anonymous: bool = False, sparse: bool = False
 ) -> Iterator[Client]:
     """The registry in ``root`` until the block ends."""
     registry = Registry(str(root), sparse=sparse)
-    routes = Routes(registry, limits or Limits(), Passwords(htpasswd) if htpasswd else None)
+    passwords = Passwords(htpasswd) if htpasswd else None
+    admission = AnonymousPull(passwords) if anonymous and passwords else passwords
+    routes = Routes(registry, limits or Limits(), admission)
     loop = asyncio.new_event_loop()
     connections: list[Connection] = []
 

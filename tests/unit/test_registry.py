@@ -656,6 +656,7 @@ def test_a_large_blob_leaves_memory_flat_and_the_loop_free(tmp_path: Path) -> No
         (["serve", "{}", "--nosuch"], 2, "unknown flag: --nosuch"),
         (["serve", "{}", "--max-upload", "much"], 2, "--max-upload 'much' is not a size"),
         (["serve", "{}", "--tls-key", "x"], 2, "--tls-key needs --tls-cert"),
+        (["serve", "{}", "--anonymous-pull"], 2, "--anonymous-pull needs --htpasswd"),
         (["serve", "{}", "--log-level", "loud"], 2, "is not one of debug"),
         (["serve", "{}", "--listen", "127.0.0.1:http"], 1, "'http' is not a port"),
         (["serve", "{}", "--tls-cert", "/nosuch"], 1, "cannot use the TLS certificate /nosuch"),

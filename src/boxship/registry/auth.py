@@ -46,7 +46,7 @@ class Passwords:
 
         user, password = _credentials(header)
         if not user:
-            raise self._unauthorised("authentication required")
+            raise self.unauthorised("authentication required")
         self._refresh()
         with self._lock:
             expected, right = self._users.get(user, NOBODY), self._right.get(user, b"")
@@ -58,9 +58,15 @@ class Passwords:
             with self._lock:
                 self._right[user] = seal
             return user
-        raise self._unauthorised(f"wrong user name or password (user {user[:64]!r})")
+        raise self.unauthorised(f"wrong user name or password (user {user[:64]!r})")
 
-    def _unauthorised(self, message: str) -> SpecError:
+    def fingerprint(self, user: str) -> bytes | None:
+        """What changes when the user's password does; None when there is no such user."""
+        self._refresh()
+        with self._lock:
+            return self._users.get(user)
+
+    def unauthorised(self, message: str) -> SpecError:
         return SpecError("UNAUTHORIZED", message, headers={"WWW-Authenticate": f'Basic realm="{self._realm}"'})
 
     def _refresh(self) -> None:

@@ -60,12 +60,14 @@ def _serve(root: str, options: Parsed) -> int:
 
     if options.tls_key and not options.tls_cert:
         raise UsageError("--tls-key needs --tls-cert")
+    if options.anonymous_pull and not options.htpasswd:
+        raise UsageError("--anonymous-pull needs --htpasswd: without it everybody may do everything")
     level = options.log_level.upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise UsageError(f"--log-level {options.log_level!r} is not one of debug, info, warning, error")
     settings = Settings(
-        root, options.listen, options.tls_cert, options.tls_key, options.htpasswd, options.sparse,
-        Limits(_size(options.max_upload), options.read_only),
+        root, options.listen, options.tls_cert, options.tls_key, options.htpasswd,
+        options.anonymous_pull, options.sparse, Limits(_size(options.max_upload), options.read_only),
     )  # fmt: skip
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
@@ -127,6 +129,7 @@ SERVE_FLAGS = (
     Flag("tls-cert", help="Certificate (chain) to serve https with", value="FILE"),
     Flag("tls-key", help="Its key, when it is in a file of its own", value="FILE"),
     Flag("htpasswd", help="Let in only these users (bcrypt, as 'htpasswd -B' writes them)", value="FILE"),
+    Flag("anonymous-pull", "", "bool", "Ask for a password only where something is changed"),
     Flag("read-only", "", "bool", "Refuse every change"),
     Flag("sparse", "", "bool", "Take manifests whose content is not (all) there"),
     Flag("max-upload", help="Largest blob that is taken, such as 10g", value="SIZE"),

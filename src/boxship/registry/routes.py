@@ -22,6 +22,7 @@ from boxship.oci import digest as digests
 from boxship.oci import image as oci
 
 from . import names, ranges
+from .anonymous import READING, TOKEN_PATH, AnonymousPull, Asked
 from .auth import Passwords
 from .errors import SpecError
 from .metadata import Manifest
@@ -38,7 +39,6 @@ UPLOAD_IDLE = 600.0
 THREADS = 16
 MANIFEST_LIMIT = oci.DOCUMENT_LIMIT
 OCTETS = "application/octet-stream"
-READING = frozenset({"GET", "HEAD"})
 
 T = TypeVar("T")
 Handler = Callable[["Call"], Awaitable[Response | None]]
@@ -64,11 +64,13 @@ class Call:
 class Routes:
     """The API of one registry; a `boxship.http.protocol.Handler`. Close it when nothing is served any more."""
 
-    def __init__(self, registry: Registry, limits: Limits, passwords: Passwords | None = None) -> None:
+    def __init__(
+        self, registry: Registry, limits: Limits, admission: Passwords | AnonymousPull | None = None
+    ) -> None:
         self._registry = registry
         self._uploads = Uploads(registry.store)
         self._limits = limits
-        self._passwords = passwords
+        self._admission = admission
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="registry")
         # (methods, what follows the name, handler); {} is the rest
         self._table: list[tuple[str, re.Pattern[str], Handler]] = [
@@ -102,6 +104,8 @@ class Routes:
         await self._admit(request)
         if request.path in ("/v2", "/v2/"):
             return json_response({})
+        if request.path == TOKEN_PATH and isinstance(self._admission, AnonymousPull) and request.method in READING:
+            return json_response(await self._run(self._admission.token, _asked(request)))
         if request.path == "/v2/_catalog":
             return await self._catalog(request)
         others = set()
@@ -122,8 +126,11 @@ class Routes:
 
     async def _admit(self, request: Request) -> None:
         """Raises SpecError: who it is comes first, so that a stranger learns nothing."""
-        if self._passwords is not None:
-            await self._run(self._passwords.check, request.headers.get("authorization", ""))
+        match self._admission:
+            case Passwords():
+                await self._run(self._admission.check, request.headers.get("authorization", ""))
+            case AnonymousPull():
+                await self._run(self._admission.admit, _asked(request))
         if self._limits.read_only and request.method not in READING:
             raise SpecError("UNSUPPORTED", "this registry is read-only")
 
@@ -372,6 +379,14 @@ class Routes:
         except asyncio.CancelledError:
             await asyncio.wait([future])
             raise
+
+
+def _asked(request: Request) -> Asked:
+    headers = request.headers
+    return Asked(
+        request.method, request.path, headers.get("authorization", ""), headers.get("host", ""),
+        headers.get("x-forwarded-proto", ""),
+    )  # fmt: skip
 
 
 def _created(kind: str, repository: str, digest: str) -> Response:

@@ -13,6 +13,7 @@ from boxship.errors import InvalidArgument
 from boxship.http.listen import tcp_listener
 from boxship.http.protocol import Connection
 
+from .anonymous import AnonymousPull
 from .auth import Passwords
 from .errors import answer
 from .registry import Registry
@@ -35,24 +36,34 @@ HANDSHAKE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a directory is served. ``tls_*`` and ``htpasswd`` are paths, "" for none."""
+    """How a directory is served. ``tls_*`` and ``htpasswd`` are paths, "" for none.
+
+    ``anonymous_pull`` lets everybody read where ``htpasswd`` says who may write.
+    """
 
     root: str
     listen: str = f"127.0.0.1:{DEFAULT_PORT}"
     tls_cert: str = ""
     tls_key: str = ""
     htpasswd: str = ""
+    anonymous_pull: bool = False
     sparse: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. What is wrong with the settings is raised before the first request."""
-    passwords = Passwords(settings.htpasswd) if settings.htpasswd else None
+    admission: Passwords | AnonymousPull | None = Passwords(settings.htpasswd) if settings.htpasswd else None
+    if settings.anonymous_pull:
+        if not isinstance(admission, Passwords):
+            raise InvalidArgument(
+                "anonymous pulls are pulls beside passwords", remedy="give a file of passwords, too"
+            )
+        admission = AnonymousPull(admission, tls=bool(settings.tls_cert))
     context = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
     registry = Registry(settings.root, sparse=settings.sparse)
     try:
-        routes = Routes(registry, settings.limits, passwords)
+        routes = Routes(registry, settings.limits, admission)
         try:
             await _listen(settings, routes, context)
         finally:
