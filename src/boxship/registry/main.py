@@ -12,6 +12,9 @@ from boxship.errors import BoxshipError
 from boxship.flags import Flag, Parsed, UsageError, describe, parse
 
 PROGRAM = "boxship registry"
+GC_AGE = "24h"
+LEAST_AGE = 600.0
+"""Seconds for which content is left alone while the registry is served: between a blob and its manifest."""
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -56,18 +59,27 @@ def usage() -> str:
 
 def _serve(root: str, options: Parsed) -> int:
     from .routes import Limits
-    from .server import Settings, serve
+    from .server import Collecting, Settings, serve
 
     if options.tls_key and not options.tls_cert:
         raise UsageError("--tls-key needs --tls-cert")
     if options.anonymous_pull and not options.htpasswd:
         raise UsageError("--anonymous-pull needs --htpasswd: without it everybody may do everything")
+    collecting = None
+    if options.gc_every:
+        every, age = _seconds(options.gc_every, "--gc-every"), _seconds(options.gc_older_than, "--gc-older-than")
+        if every < 1 or age < LEAST_AGE:
+            raise UsageError("--gc-every is at least 1s, --gc-older-than 10m: a push may take that long")
+        collecting = Collecting(every, age, options.gc_untagged)
+    elif options.gc_untagged or options.gc_older_than != GC_AGE:
+        raise UsageError("--gc-untagged and --gc-older-than need --gc-every")
     level = options.log_level.upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise UsageError(f"--log-level {options.log_level!r} is not one of debug, info, warning, error")
     settings = Settings(
         root, options.listen, options.tls_cert, options.tls_key, options.htpasswd,
         options.anonymous_pull, options.sparse, Limits(_size(options.max_upload), options.read_only),
+        collecting,
     )  # fmt: skip
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
@@ -83,7 +95,7 @@ def _collect(root: str, options: Parsed) -> int:
     from .collect import collect
     from .registry import Registry
 
-    age = _seconds(options.older_than)
+    age = _seconds(options.older_than, "--older-than")
     _must_be_registry(root)
     registry = Registry(root)
     try:
@@ -115,12 +127,12 @@ def _size(text: str) -> int:
     return int(number) * UNITS["" if unit.isdigit() else unit]
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, flag: str) -> float:
     """``90``, ``30m``, ``24h``, ``7d`` in seconds; raises UsageError."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
     if not number.isdigit():
-        raise UsageError(f"--older-than {text!r} is not a time such as 24h")
+        raise UsageError(f"{flag} {text!r} is not a time such as 24h")
     return float(int(number) * units[unit])
 
 
@@ -133,6 +145,14 @@ SERVE_FLAGS = (
     Flag("read-only", "", "bool", "Refuse every change"),
     Flag("sparse", "", "bool", "Take manifests whose content is not (all) there"),
     Flag("max-upload", help="Largest blob that is taken, such as 10g", value="SIZE"),
+    Flag("gc-every", help="Collect garbage while serving, so often (default: never)", value="TIME"),
+    Flag(
+        "gc-older-than",
+        help="With --gc-every: leave what came or was asked for since (default 24h)",
+        default=GC_AGE,
+        value="TIME",
+    ),
+    Flag("gc-untagged", "", "bool", "With --gc-every: remove manifests without a tag, too"),
     Flag("log-level", help="debug, info, warning or error", default="info", value="LEVEL"),
 )
 GC_FLAGS = (

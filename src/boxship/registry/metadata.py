@@ -43,6 +43,9 @@ CREATE INDEX IF NOT EXISTS needed ON needs (repository, digest);
 CREATE INDEX IF NOT EXISTS tagged ON tags (repository, digest);
 """
 
+YOUNG = 60 * 1_000_000_000
+"""Nanoseconds for which asking for content again changes no row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -104,7 +107,25 @@ class Metadata:
 
     def add_blob(self, repository: str, digest: str, created: int) -> None:
         with self.transaction():
-            self._database.run("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?)", (repository, digest, created))
+            self._database.run(
+                "INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET created = excluded.created",
+                (repository, digest, created),
+            )
+
+    def touch_blob(self, repository: str, digest: str, now: int) -> bool:
+        """As if it came now (or in the last minute); whether it is there."""
+        self._touch("blobs", repository, digest, now)
+        return self.has_blob(repository, digest)
+
+    def touch_manifest(self, repository: str, digest: str, now: int) -> None:
+        self._touch("manifests", repository, digest, now)
+
+    def _touch(self, table: str, repository: str, digest: str, now: int) -> None:
+        with self.transaction():
+            self._database.run(
+                f"UPDATE {table} SET created = ?1 WHERE repository = ?2 AND digest = ?3 AND created < ?1 - ?4",
+                (now, repository, digest, YOUNG),
+            )
 
     def remove_blob(self, repository: str, digest: str) -> bool:
         """Whether it was there."""
@@ -146,7 +167,7 @@ class Metadata:
         with self.transaction():
             self._database.run(
                 "INSERT INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET media_type = excluded.media_type",
+                " ON CONFLICT DO UPDATE SET media_type = excluded.media_type, created = excluded.created",
                 (
                     repository, manifest.digest, manifest.media_type, manifest.size, manifest.subject,
                     manifest.artifact_type, msgspec.json.encode(manifest.annotations), created,

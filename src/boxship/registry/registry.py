@@ -17,7 +17,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from boxship.errors import (
@@ -78,11 +79,20 @@ class Registry:
         self.metadata.close()
         os.close(self._lock)
 
+    @contextmanager
+    def owning(self) -> Iterator[None]:
+        """No row for content that is there already is added meanwhile, and no content removed. Does not nest."""
+        with self._owning:
+            yield
+
     # ── Blobs ──
 
     def blob_size(self, repository: str, digest: Digest) -> int:
-        """Raises SpecError (BLOB_UNKNOWN)."""
-        if self.metadata.has_blob(repository, digest):
+        """For whoever may push a manifest next: the blob is as good as new to collection.
+
+        Raises SpecError (BLOB_UNKNOWN).
+        """
+        if self.metadata.touch_blob(repository, digest, time.time_ns()):
             try:
                 return self.store.info(digest).size
             except NotFound:
@@ -139,8 +149,13 @@ class Registry:
 
     # ── Manifests ──
 
-    def manifest(self, repository: str, reference: str) -> tuple[Manifest, bytes]:
-        """By tag or digest, with its bytes. Raises SpecError (MANIFEST_UNKNOWN, NAME_UNKNOWN)."""
+    def manifest(self, repository: str, reference: str, *, touch: bool = False) -> tuple[Manifest, bytes]:
+        """By tag or digest, with its bytes; with ``touch`` it is as good as new to collection.
+
+        Raises SpecError (MANIFEST_UNKNOWN, NAME_UNKNOWN).
+        """
+        if touch and ":" in reference:
+            self.metadata.touch_manifest(repository, reference, time.time_ns())
         found = self.metadata.manifest(repository, reference)
         if found is not None:
             try:
@@ -230,6 +245,19 @@ class Registry:
         return self.metadata.tags(repository, last, limit)
 
     # ── Content that nobody has ──
+
+    def release(self, digest: str) -> int:
+        """Remove the content unless somebody has it; the bytes that this freed.
+
+        Whoever had it has lost the row before, and `Metadata.sync` was called since.
+        """
+        parsed = digests.parse(digest)
+        with self._owning:
+            if self.metadata.owned(parsed) or not self.store.exists(parsed):
+                return 0
+            size = self.store.info(parsed).size
+            self.store.delete(parsed)
+            return size
 
     def _release(self, digest: Digest) -> None:
         """Remove the content unless somebody has it; under ``_owning``."""

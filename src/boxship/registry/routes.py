@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, TypeVar
 from urllib.parse import urlencode
 
@@ -24,6 +25,7 @@ from boxship.oci import image as oci
 from . import names, ranges
 from .anonymous import READING, TOKEN_PATH, AnonymousPull, Asked
 from .auth import Passwords
+from .collect import Collected, collect
 from .errors import SpecError
 from .metadata import Manifest
 from .registry import UPLOAD_AGE, Registry
@@ -92,9 +94,14 @@ class Routes:
         ]
 
     async def tidy(self) -> None:
-        """What time does to uploads: to be called now and then."""
+        """What time does to uploads and to the log of the metadata: to be called now and then."""
         self._uploads.rest(UPLOAD_IDLE)
         await self._run(self._registry.store.expire, UPLOAD_AGE)
+        await self._run(self._registry.metadata.sync)  # what asking (HEAD) wrote is folded in, pushes or not
+
+    async def collect(self, age: float, untagged: bool) -> Collected:
+        """See `boxship.registry.collect`; requests are answered meanwhile."""
+        return await self._run(partial(collect, self._registry, age=age, untagged=untagged))
 
     def close(self) -> None:
         self._uploads.close()
@@ -275,7 +282,10 @@ class Routes:
     # ── Manifests ──
 
     async def _get_manifest(self, call: Call) -> Response:
-        found, data = await self._run(self._registry.manifest, call.repository, names.reference(call.rest))
+        found, data = await self._run(
+            partial(self._registry.manifest, touch=call.request.method == "HEAD"), call.repository,
+            names.reference(call.rest),
+        )  # fmt: skip
         headers = {"Docker-Content-Digest": found.digest, "Etag": f'"{found.digest}"'}
         if _matches(call.request.headers.get("if-none-match", ""), found.digest):
             return Response(304, headers=headers)

@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass, field
 
 from boxship import __version__
-from boxship.errors import InvalidArgument
+from boxship.errors import BoxshipError, InvalidArgument
 from boxship.http.listen import tcp_listener
 from boxship.http.protocol import Connection
 
@@ -35,6 +35,15 @@ HANDSHAKE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
+class Collecting:
+    """Collection while the registry is served: how often, and of what (`boxship.registry.collect`)."""
+
+    every: float
+    age: float
+    untagged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How a directory is served. ``tls_*`` and ``htpasswd`` are paths, "" for none.
 
@@ -49,6 +58,7 @@ class Settings:
     anonymous_pull: bool = False
     sparse: bool = False
     limits: Limits = field(default_factory=Limits)
+    collecting: Collecting | None = None
 
 
 async def serve(settings: Settings) -> None:
@@ -93,12 +103,16 @@ async def _listen(settings: Settings, routes: Routes, context: ssl.SSLContext | 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     host, port = listening.getsockname()[:2]
-    tidying = loop.create_task(_tidy(routes))
+    chores = [loop.create_task(_tidy(routes))]
+    if settings.collecting is not None:
+        chores.append(loop.create_task(_collect(routes, settings.collecting)))
     log.info("serving %s on %s://%s:%d", settings.root, "https" if context else "http", host, port)
     await stop.wait()
     server.close()
-    tidying.cancel()
+    for chore in chores:
+        chore.cancel()
     await asyncio.gather(*(connection.shut() for connection in list(connections)))
+    await asyncio.gather(*chores, return_exceptions=True)  # a collection that runs ends first
 
 
 async def _tidy(routes: Routes) -> None:
@@ -108,6 +122,17 @@ async def _tidy(routes: Routes) -> None:
             await routes.tidy()
         except OSError:
             log.exception("cannot look after uploads")
+
+
+async def _collect(routes: Routes, collecting: Collecting) -> None:
+    while True:
+        await asyncio.sleep(collecting.every)
+        try:
+            gone = await routes.collect(collecting.age, collecting.untagged)
+        except (OSError, BoxshipError):
+            log.exception("cannot collect")
+        else:
+            log.info("collected %d manifests and %d blobs, %d bytes", gone.manifests, gone.blobs, gone.freed)
 
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext:
