@@ -4,9 +4,7 @@ What must stay true:
 
 - Every look-up is rooted by descriptor (`rooted`); the parent directory of an entry is opened, then the entry
   is made by its last component, with O_EXCL or O_NOFOLLOW. No name from an archive is ever a path of the host.
-- Whiteouts take the overlay's form: ``.wh.NAME`` becomes the character device 0:0, ``.wh..wh..opq`` the xattr
-  trusted.overlay.opaque=y (kernel, Documentation/filesystems/overlayfs.rst). They hide lower layers only,
-  never what the same layer brings.
+- Whiteouts (`whiteouts`) hide lower layers only, never what the same layer brings.
 - A parent that the layer leaves out looks as it does in the layers below (``parents``), because the overlay
   takes a directory's attributes from the topmost layer that has it.
 - Directories get their times last, deepest first. In a plain directory (``overlay=False``), where layer comes upon
@@ -32,11 +30,9 @@ from boxship.image.directories import FLAGS, Directories, is_whiteout, set_opaqu
 from boxship.image.idmap import IDENTITY, IdMap
 from boxship.image.limits import Limits
 from boxship.image.tar import Entry, TarReader
+from boxship.image.whiteouts import PREFIX, Whiteouts
 from boxship.oci.digest import Digest, Verifier
 
-_WHITEOUT = ".wh."
-_OPAQUE = ".wh..wh..opq"
-_META = ".wh..wh."  # aufs' own bookkeeping (plnk, aufs): not content
 _ID_LIMIT = (1 << 32) - 2
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -125,6 +121,7 @@ class _Applier:
         self._attributes = Attributes(idmap)
         unlock = idmap.rootless and os.geteuid() != 0
         self._directories = Directories(target, parents, overlay=overlay, unlock=unlock, what=what)
+        self._whiteouts = Whiteouts(self._directories, overlay=overlay, what=what)
         self.count = 0
 
     def __enter__(self) -> "_Applier":
@@ -140,8 +137,8 @@ class _Applier:
             self._root_entry(entry)
             return
         directory, _, base = name.rpartition("/")
-        if base.startswith(_WHITEOUT):
-            self._whiteout(directory, base)
+        if base.startswith(PREFIX):
+            self._whiteouts.add(directory, base)
             return
         parent = self._directories.parent(directory)
         try:
@@ -317,7 +314,7 @@ class _Applier:
                 cause="no such file in the layer",
             ) from error
 
-    # ── Replacing and removing ──
+    # ── Replacing ──
 
     def _is_dirlink(self, name: str) -> bool:
         """Whether a symlink to a directory of the image is at ``name``, and such links are to be kept."""
@@ -339,67 +336,8 @@ class _Applier:
         there = os.stat(base, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(there.st_mode) and type == tar.DIRECTORY:
             return False
-        self._remove(parent, base, name)
+        self._whiteouts.remove(parent, base, name)
         return is_whiteout(there)
-
-    def _remove(self, parent: int, base: str, name: str) -> None:
-        rooted.remove(parent, base)
-        self._directories.replaced(name)
-
-    def _whiteout(self, directory: str, base: str) -> None:
-        if base == _OPAQUE:
-            parent = self._directories.parent(directory)
-            if self._overlay:
-                set_opaque(parent)
-            else:
-                self._clear(parent, directory)
-            return
-        if base.startswith(_META):
-            return
-        name = base[len(_WHITEOUT) :]
-        if name in ("", ".", ".."):
-            raise InvalidArgument(f"{self._what}: whiteout {base!r} names no file")
-        path = f"{directory}/{name}" if directory else name
-        if not self._overlay:
-            self._remove_older(directory, name, path)
-            return
-        parent = self._directories.parent(directory)
-        try:
-            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
-        else:
-            if stat.S_ISDIR(there.st_mode):
-                set_opaque(self._directories.parent(path))  # the layer brings the directory: hide only what is below
-
-    def _remove_older(self, directory: str, name: str, path: str) -> None:
-        """A whiteout in a plain directory: what the layers before brought goes, what this one brought stays."""
-        try:
-            os.close(rooted.open_in_root(self._directories.root, directory, os.O_PATH | os.O_DIRECTORY))
-        except (FileNotFoundError, NotADirectoryError):
-            return  # nothing to remove, and no directory to make for that
-        parent = self._directories.parent(directory)
-        try:
-            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if path not in self._directories.made:
-            self._remove(parent, name, path)
-        elif stat.S_ISDIR(there.st_mode):
-            self._clear(self._directories.parent(path), path)
-
-    def _clear(self, fd: int, directory: str) -> None:
-        """Remove what this layer did not bring in ``directory``, at any depth."""
-        fd = os.dup(fd)  # removing closes the cached ones
-        try:
-            for child in os.listdir(fd):
-                path = f"{directory}/{child}" if directory else child
-                if path not in self._directories.made:
-                    self._remove(fd, child, path)
-                elif stat.S_ISDIR(os.stat(child, dir_fd=fd, follow_symlinks=False).st_mode):
-                    self._clear(self._directories.parent(path), path)
-        finally:
-            os.close(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:

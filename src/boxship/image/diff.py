@@ -20,13 +20,13 @@ from boxship.image.compression import CHUNK
 from boxship.image.directories import OPAQUE_XATTR, is_whiteout
 from boxship.image.idmap import IDENTITY, ROOTLESS_XATTR, IdMap
 from boxship.image.tarwriter import Header
+from boxship.image.whiteouts import PREFIX
 
 if TYPE_CHECKING:
     from boxship.image.snapshots import Mount  # brings a database along, which nobody needs here
 
 Write = Callable[[bytes], object]
 
-_WHITEOUT = ".wh."
 _SECOND = 1_000_000_000
 _TYPES = {
     stat.S_IFREG: tarwriter.REGULAR,
@@ -101,12 +101,12 @@ class LayerWriter:
     def whiteout(self, name: str) -> None:
         """``name`` is gone."""
         directory, base = self._checked(name)
-        self._marker(f"{directory}/{_WHITEOUT}{base}" if directory else _WHITEOUT + base)
+        self._marker(f"{directory}/{PREFIX}{base}" if directory else PREFIX + base)
 
     def opaque(self, directory: str) -> None:
         """Nothing of the layers below shows in ``directory``."""
         self._checked(directory)
-        self._marker(f"{directory}/{_WHITEOUT}{_WHITEOUT}.opq" if directory else f"{_WHITEOUT}{_WHITEOUT}.opq")
+        self._marker(f"{directory}/{PREFIX}{PREFIX}.opq" if directory else f"{PREFIX}{PREFIX}.opq")
 
     def close(self) -> None:
         self._write(tarwriter.END)
@@ -116,10 +116,10 @@ class LayerWriter:
 
     def _checked(self, name: str) -> "tuple[str, str]":
         directory, _, base = name.rpartition("/")
-        if base.startswith(_WHITEOUT):
+        if base.startswith(PREFIX):
             raise InvalidArgument(
                 f"{name!r} cannot be in a layer",
-                cause=f"names that begin with {_WHITEOUT} mean removals there",
+                cause=f"names that begin with {PREFIX} mean removals there",
                 remedy="rename the file",
             )
         return directory, base
