@@ -161,14 +161,12 @@ def _fetch(url: str) -> "bytes | None":
             raise Unavailable(f"cannot read {url}", cause=error.strerror or str(error)) from error
     if not url.startswith(("http://", "https://")):
         raise InvalidArgument(f"lookaside {url}", cause="neither file:// nor http(s)://")
-    import urllib3
+    from boxship.image.registry.hosts import Endpoint
+    from boxship.image.registry.session import Session
 
+    session = Session(Endpoint(url), lambda: None)
     try:
-        answer = urllib3.request("GET", url, timeout=30.0, retries=2)
-    except urllib3.exceptions.HTTPError as error:
-        raise Unavailable(f"cannot read {url}", cause=str(error)) from error
-    if answer.status == 404:
-        return None
-    if answer.status != 200:
-        raise Unavailable(f"cannot read {url}", cause=f"it answered {answer.status}")
-    return answer.data[:LIMIT]
+        with session.request("GET", url, expect=(200, 404), what=f"signature {url}") as answer:
+            return answer.all(LIMIT, f"signature {url}") if answer.status == 200 else None
+    finally:
+        session.close()
