@@ -4,21 +4,19 @@
 promised ones, since an inflater may be content before the end.
 """
 
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
-import zstandard
-from isal import isal_zlib
+import msgspec
 
 from boxship.errors import InvalidArgument
-from boxship.image.compression import CHUNK, Compression, Reader, inflate
+from boxship.image.streams import CHUNK, Compression, Reader
 from boxship.image.transports.base import Blob, verifier_of
 from boxship.oci import image as oci
 from boxship.oci.digest import VerifyingReader
 
-GZIP = 16 + zlib.MAX_WBITS
+GZIP = 31
+"""zlib's largest window (15), and 16 for gzip's header and trailer."""
 ISAL_LEVEL = 3
 ZSTD_LEVEL = 3
 LEVELS: "dict[str, range]" = {"gzip": range(10), "zstd": range(1, 23)}
@@ -41,9 +39,15 @@ def check_level(compression: str, level: "int | None") -> None:
 def _compressor(compression: Compression, level: "int | None") -> _Compressor:
     """Without a level, isal's gzip: several times as fast as zlib for a few per cent more bytes."""
     if compression == "zstd":
+        import zstandard
+
         return zstandard.ZstdCompressor(level=ZSTD_LEVEL if level is None else level).compressobj()
     if level is None:
+        from isal import isal_zlib
+
         return cast(_Compressor, isal_zlib.compressobj(ISAL_LEVEL, isal_zlib.DEFLATED, GZIP))
+    import zlib
+
     return zlib.compressobj(level, zlib.DEFLATED, GZIP)
 
 
@@ -70,8 +74,7 @@ class Compressing:
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What is done to a layer. ``compression`` None leaves it as it is; "" inflates it.
 
     ``open`` decrypts the bytes as they come, ``seal`` encrypts them as they go.
@@ -99,6 +102,8 @@ class Made:
         if change.open is not None:
             stream = change.open(stream)
         if change.compression is not None:
+            from boxship.image.compression import inflate
+
             stream = inflate(stream)
             if change.compression:
                 stream = Compressing(stream, change.compression, change.level)

@@ -6,9 +6,9 @@ The most specific entry wins: the name with its tag, the repository, each namesp
 """
 
 import os
-import shutil
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from boxship.errors import FailedPrecondition, InvalidArgument, Unavailable
 from boxship.oci.digest import algorithm, encoded, parse
@@ -22,8 +22,7 @@ LIMIT = 4 << 20
 MOST = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Lookaside:
+class Lookaside(msgspec.Struct, frozen=True):
     """Where signatures of one name are read and written; ``attachments``: sigstore ones are in the registry."""
 
     url: str
@@ -66,6 +65,8 @@ class Lookaside:
         target = self.staging or self.url
         if target.startswith("file://"):
             path = os.path.dirname(self._url(target, reference, digest, 1)[len("file://") :])
+            import shutil
+
             shutil.rmtree(path, ignore_errors=True)  # what is not there needs no removing
 
     @staticmethod
