@@ -16,8 +16,8 @@ from pathlib import Path
 
 MODULES = (
     "boxship.image.tar", "boxship.image.registry.session", "boxship.oci.image", "boxship.oci.digest",
-    "boxship.http.client", "boxship.oci.strict_json", "boxship.oci.shapes", "boxship.oci.documents", "boxship.image.validate", "boxship.registry.manifests",
-    "boxship.registry.names",
+    "boxship.http.client", "boxship.oci.strict_json", "boxship.oci.shapes", "boxship.oci.documents",
+    "boxship.image.validate", "boxship.registry.manifests", "boxship.registry.names",
 )  # fmt: skip
 SLOW = 10.0
 """Seconds after which one input counts as a fault."""

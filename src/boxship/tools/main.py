@@ -98,17 +98,17 @@ def _umoci_program(arguments: Sequence[str] | None) -> int:
     return program(arguments)
 
 
-def program() -> None:
+def program(called: str = "") -> None:
     """What the installed program runs: `main`, and its exit code."""
     import gc
 
     gc.set_threshold(100_000)  # little of what is made at the start is garbage, and looking for it takes time
-    # msgspec takes typing_extensions in the place of typing where it is installed, and that loads as long as the rest.
+    # msgspec takes typing_extensions in the place of typing where it finds it, and that loads as long as the rest.
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
     import msgspec  # noqa: F401
 
     del sys.modules["typing_extensions"]
-    code = main()
+    code = main(called=called)
     try:
         sys.stdout.flush()
         sys.stderr.flush()
