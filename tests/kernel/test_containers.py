@@ -2,8 +2,10 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from boxship.libcontainer.cgroups import Layout
 from boxship.libcontainer.container import Container
 from boxship.libcontainer.executor import CommandFailed
 from boxship.libcontainer.host import detect
+from boxship.libcontainer.plan.reports import NeverExecuted
 from boxship.libcontainer.process import Stdio, Terminal
 
 from .bundle_fixture import Bundle, needs_root, new_bundle, pipe, read_all
@@ -286,6 +289,59 @@ def test_a_missing_command_is_said_as_shells_count_it(bundle: Bundle, command: s
         bundle.create(command)
     assert (caught.value.exit_code, str(caught.value)) == (code, words)
     assert Container.list(root=bundle.root) == []
+
+
+@contextmanager
+def killed_once_it_was_told(pid: int) -> Iterator[None]:
+    """The process stands still when its word comes, and is killed then: it never executes anything."""
+    os.kill(pid, signal.SIGSTOP)
+    killer = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    try:
+        yield
+    finally:
+        killer.join()
+
+
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_a_start_whose_process_is_killed_before_it_executes_fails(bundle: Bundle, from_outside: bool) -> None:
+    container = bundle.create("sleep", "100")
+    starter = container
+    if from_outside:
+        container.detach()
+        starter = Container.load(container.id, root=bundle.root)
+    words = r"ended between steps \d+ and (\d+) of \1, before it could execute sleep: killed by signal 9: killed"
+    with killed_once_it_was_told(container.pid), pytest.raises(NeverExecuted, match=words):
+        starter.start()
+    assert starter.status() == "stopped"
+    container.delete()
+    assert not os.path.exists(container.directory)
+
+
+def test_a_start_of_a_process_that_was_killed_while_it_waited_fails(bundle: Bundle) -> None:
+    container = bundle.create("sleep", "100")
+    os.kill(container.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, container.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(NeverExecuted, match="before it could execute"):
+        container.start()
+    assert container.status() == "stopped"
+
+
+def test_a_program_that_ends_at_once_has_executed(bundle: Bundle) -> None:
+    for _ in range(5):
+        container = bundle.create("true")
+        container.start()
+        assert container.wait() == 0
+        other = bundle.create("true")
+        other.detach()
+        Container.load(other.id, root=bundle.root).start()
+        assert other.wait() == 0
+
+
+def test_a_memory_limit_that_kills_before_the_program_is_named(bundle: Bundle) -> None:
+    bundle.spec["linux"]["resources"]["memory"] = {"limit": 16 << 10, "swap": 16 << 10}
+    with pytest.raises(NeverExecuted, match=r"the memory limit has killed .*memory\.limit too low"):
+        bundle.create("sleep", "100")
 
 
 def test_a_failed_step_has_an_address_a_cause_and_a_remedy(bundle: Bundle) -> None:

@@ -12,6 +12,7 @@ from .executor import Run
 from .idmap import host_id
 from .making import home_of, to_seccomp_agent
 from .plan.ops import Await
+from .plan.reports import NeverExecuted
 from .process import Process, Stdio, Terminal, stdio_owners
 
 TYPE_CHECKING = False
@@ -91,7 +92,11 @@ def execute(
 
         run.until_cloned()
         rdt.enter(container._record["rdt"], run.pid)
-    run.finish()
+    try:
+        run.finish()
+    except NeverExecuted as error:
+        container.blame_memory(error)
+        raise
     container.times, container.plan = run.times, plan
     started = Process(run.pid, run.handle_received)
     container._processes.append(started)

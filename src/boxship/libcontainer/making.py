@@ -71,6 +71,7 @@ def create(
             claimed(container.directory)
         _make(container, container.directory, container.spec, stdio, request, cgroup_manager, trace, checked)
     except BaseException as error:
+        container.blame_memory(error)
         container.undo()
         container.keep_failure(error)
         raise
