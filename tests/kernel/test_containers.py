@@ -503,6 +503,27 @@ def test_namespaces_can_be_shared_by_path_as_in_a_pod(bundle: Bundle) -> None:
     assert second.wait() == 137  # the pid namespace ends with its first process
 
 
+def test_mappings_beside_a_joined_user_namespace_must_be_its_own(bundle: Bundle) -> None:
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    linux = bundle.spec["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = linux["gidMappings"] = maps
+    for path in [bundle.path, *bundle.path.rglob("*")]:
+        os.chown(path, 100000, 100000, follow_symlinks=False)
+    first = bundle.create("sleep", "100")
+    first.start()
+    linux["namespaces"][-1]["path"] = f"/proc/{first.pid}/ns/user"
+    assert bundle.output("cat", "/proc/self/uid_map")[1].split() == ["0", "100000", "65536"]  # as containerd does
+    linux["gidMappings"] = [{"containerID": 0, "hostID": 200000, "size": 65536}]
+    with pytest.raises(InvalidArgument, match=r"linux\.gidMappings differs .*/ns/user, which maps 0 100000 65536 \("):
+        bundle.create("true")
+    del linux["gidMappings"]
+    with pytest.raises(InvalidArgument, match=r"linux\.gidMappings differs"):
+        bundle.create("true")
+    del linux["uidMappings"]
+    assert bundle.output("cat", "/proc/self/gid_map")[1].split() == ["0", "100000", "65536"]
+
+
 def test_a_name_of_a_creator_that_died_can_be_deleted_without_force(bundle: Bundle) -> None:
     directory = Path(bundle.root) / "half"
     directory.mkdir(parents=True)

@@ -21,7 +21,7 @@ from .compile.namespaces import CGROUPS, IDS_MAPPED, NET_DEVICES
 from .compile.process import SECCOMP_AGENT
 from .container import CREATED, CREATING, OCI_VERSION, RUNNING, Container, read_spec
 from .executor import Run
-from .idmap import host_id, write_maps
+from .idmap import check_joined, host_id, write_maps
 from .plan.ops import Await
 from .process import Stdio, Terminal, stdio_owners
 from .resources import before_entering, cgroup_owner, cgroup_path, for_cgroups
@@ -249,6 +249,7 @@ def _meet(container: Container, name: str, run: Run, tasks: "list[str]") -> None
     if not run.pid:
         run.until_cloned()
         record_process(container, run.pid)
+        check_joined(run.pid, spec)
     run.until(name)
     if name == IDS_MAPPED:
         write_maps(run.pid, spec, container.host)
