@@ -252,7 +252,7 @@ class Run:
         self._reap_stage()
 
     def until(self, name: str) -> None:
-        """Follow the plan, whose ``pid`` is known, to the meeting point ``name``.
+        """Follow the plan, whose ``pid`` is known if it clones, to the meeting point ``name``.
 
         Raises, with everything ended, StepFailed when a step before it fails, NeverExecuted when killed at one.
         """
@@ -272,7 +272,8 @@ class Run:
             if kind == FAILED:
                 raise self._failed(step, value)
             if kind == 0:
-                raise self._died(self._meeting(name), f"reach the meeting point {name!r}", how_it_ended(self.pid))
+                how = how_it_ended(self.pid or self._stage)
+                raise self._died(self._meeting(name), f"reach the meeting point {name!r}", how)
 
     def go(self, text: bytes = b"", *, verb: bytes = b"g", ahead: str = "", handles: "Sequence[int]" = ()) -> None:
         """Let the plan pass its meeting point; ``text`` is for the hooks behind it.

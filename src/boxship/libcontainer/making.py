@@ -266,6 +266,10 @@ def _meet(container: Container, name: str, run: Run, tasks: "list[str]") -> None
         run.go()
     elif name == SECCOMP_AGENT:
         to_seccomp_agent(container, run, CREATED)
+    elif container.plan is not None and name in container.plan.mapped_sources:
+        from .mapped_source import map_ids
+
+        map_ids(run, container.plan.mapped_sources[name])
 
 
 def to_seccomp_agent(container: Container, run: Run, status: str) -> None:
