@@ -151,6 +151,48 @@ def test_exec_has_the_container_s_capabilities_and_no_more(bundle: Bundle) -> No
     assert text.splitlines() == [line for line in status.splitlines() if line.startswith(("CapEff", "CapBnd"))]
 
 
+def test_exec_has_from_the_container_s_process_what_it_does_not_say(bundle: Bundle) -> None:
+    """execCPUAffinity is for execs alone (runtime-spec 1.3): init runs wherever the cgroup allows."""
+    all = os.sched_getaffinity(0)
+    one = min(all)
+    own = bundle.spec["process"]
+    own.update(
+        oomScoreAdj=77,
+        scheduler={"policy": "SCHED_BATCH", "nice": 7},
+        ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 6},
+        execCPUAffinity={"initial": str(one), "final": str(one)},
+        noNewPrivileges=True,
+    )
+    own["user"]["umask"] = 0o77
+    container = bundle.create("sleep", "100")
+    container.start()
+    assert os.sched_getaffinity(container.pid) == all
+    says_nothing = {"args": ["sleep", "100"], "cwd": "/", "env": ["PATH=/bin"]}
+    says_all = {
+        **says_nothing,
+        "oomScoreAdj": 78,
+        "scheduler": {"policy": "SCHED_OTHER", "nice": 8},
+        "execCPUAffinity": {"initial": f"{min(all)}-{max(all)}", "final": f"{min(all)}-{max(all)}"},
+        "noNewPrivileges": False,
+        "user": {"uid": 0, "gid": 0, "umask": 0o27},
+        "capabilities": {},
+    }
+    for process, oom, policy, nice, cpus, umask, no_new, capabilities in (
+        (says_nothing, "77", os.SCHED_BATCH, 7, {one}, "0077", "1", None),
+        ({**says_nothing, "execCPUAffinity": {}}, "77", os.SCHED_BATCH, 7, {one}, "0077", "1", None),
+        (says_all, "78", os.SCHED_OTHER, 8, all, "0027", "0", "0" * 16),
+    ):
+        pid = container.exec(process).pid
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == oom
+        assert (os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid)) == (policy, nice)
+        assert os.sched_getaffinity(pid) == cpus
+        assert (status["Umask"], status["NoNewPrivs"]) == (umask, no_new)
+        own_capabilities = capabilities or f"{int(status['CapBnd'], 16):016x}"
+        assert status["CapEff"] == own_capabilities
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_exec_with_a_terminal(bundle: Bundle) -> None:
     container = bundle.create("sleep", "100")
     container.start()

@@ -200,6 +200,11 @@ def _process(spec: "dict[str, Any]") -> None:
         soft, hard = limit.get("soft") or 0, limit.get("hard") or 0
         if soft > hard:
             raise InvalidArgument(f"process.rlimits[{index}].soft: {soft} is above the hard limit {hard}")
+    for key, cpus in (process.get("execCPUAffinity") or {}).items():
+        if cpus and key in PROCESS["execCPUAffinity"]:
+            from .compile.affinity import mask
+
+            mask(cpus, f"process.execCPUAffinity.{key}")
 
 
 def _without_nul(path: str, text: str) -> None:
