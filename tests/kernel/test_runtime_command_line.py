@@ -388,6 +388,17 @@ def test_explain_marks_a_step_behind_the_start(runtime: Runtime) -> None:
     assert "exec format error" in first
 
 
+def test_every_id_is_mapped_onto_itself_on_cruns_command_line_only(runtime: Runtime) -> None:
+    runtime.bundle.spec["linux"]["namespaces"].append({"type": "user"})
+    runtime.configure("cat", "/proc/self/uid_map", "/proc/self/gid_map")
+    plain = runtime("run", runtime.id("runc"), ok=False)
+    assert plain.returncode == 1
+    assert "linux.uidMappings is empty" in plain.stderr
+    ours = [Path(f"/proc/self/{file}").read_text() for file in ("uid_map", "gid_map")]
+    done = runtime("--cgroup-manager", "cgroupfs", "run", runtime.id("crun"))
+    assert done.stdout.split() == "".join(ours).split()
+
+
 def test_an_id_mapped_mount_of_an_earlier_mount_in_a_user_namespace(runtime: Runtime) -> None:
     bundle = runtime.bundle
     (bundle.path / "source").mkdir()
