@@ -218,8 +218,8 @@ class _Copy:
         jobs = {(layer.digest, change): layer for layer, change in wanted if not self._stays(layer, change)}
         with Pool(min(self._options.at_once, self._destination.at_once), self._stop) as pool:
             for (digest, change), layer in jobs.items():
-                pool.run(partial(self._bring, done, digest, layer, change))
-            pool.run(partial(self._config, manifest.config))
+                pool.add(partial(self._bring, done, digest, layer, change))
+            pool.add(partial(self._config, manifest.config))
             pool.join()
         layers = [done.get((layer.digest, change), layer) for layer, change in wanted]
         return manifests.with_layers(

@@ -59,14 +59,9 @@ class Pool:
     def __enter__(self) -> "Pool":
         return self
 
-    def run(self, job: "Callable[[], None]") -> None:
-        """Start it, or let it wait for one that ends. All jobs are given before `join`."""
+    def add(self, job: "Callable[[], None]") -> None:
+        """One more for `join`, behind those that it has."""
         self._jobs.append(job)
-        if len(self._threads) < self._at_once:
-            # A daemon: who does not wait for a peer that does not answer can end all the same.
-            thread = threading.Thread(target=self._work, name=f"copy-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
 
     def _work(self) -> None:
         while not self._stop.is_set():
@@ -81,7 +76,12 @@ class Pool:
                 self._stop.set()
 
     def join(self) -> None:
-        """Wait for all jobs. Raises what the first that failed raised."""
+        """Do all jobs, so many at once. Raises what the first that failed raised."""
+        for number in range(min(self._at_once, len(self._jobs))):
+            # A daemon: who does not wait for a peer that does not answer can end all the same.
+            thread = threading.Thread(target=self._work, name=f"copy-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
         for thread in self._threads:
             thread.join()
         failures = [one for one in self._failures if not isinstance(one, Stopped)] or self._failures
