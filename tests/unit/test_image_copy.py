@@ -526,9 +526,10 @@ def test_a_pool_ends_with_the_first_failure_and_does_not_begin_what_waits() -> N
         raise DataLoss("this one")
 
     stop = threading.Event()
-    with pytest.raises(DataLoss, match="this one"), Pool(1, stop) as pool:
+    with Pool(1, stop) as pool:
         for job in (partial(done.append, 1), fail, partial(done.append, 2)):
             pool.add(job)
-        pool.join()
+        with pytest.raises(DataLoss, match="this one"):
+            pool.join()
     assert done == [1]
     assert stop.is_set()
