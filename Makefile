@@ -17,6 +17,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml hatch_build.py $(NATIVE) src/boxship/libcontainer/plan/ops.py | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m compileall -q src/boxship
 	touch $@
 
 run: setup

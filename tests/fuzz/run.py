@@ -16,8 +16,8 @@ from pathlib import Path
 
 MODULES = (
     "boxship.image.tar", "boxship.image.registry.session", "boxship.oci.image", "boxship.oci.digest",
-    "boxship.oci.shapes", "boxship.oci.documents", "boxship.image.validate", "boxship.registry.manifests",
-    "boxship.registry.names",
+    "boxship.http.client", "boxship.oci.strict_json", "boxship.oci.shapes", "boxship.oci.documents",
+    "boxship.image.validate", "boxship.registry.manifests", "boxship.registry.names",
 )  # fmt: skip
 SLOW = 10.0
 """Seconds after which one input counts as a fault."""
@@ -25,7 +25,7 @@ SLOW = 10.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.fuzz.run", description="Fuzz a reader of what strangers send.")
-    parser.add_argument("target", choices=["tar", "document", "challenge"])
+    parser.add_argument("target", choices=["tar", "document", "challenge", "answer"])
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="where findings and the corpus go")
     parser.add_argument("--by-chance", action="store_true", help="without atheris, even where it is installed")

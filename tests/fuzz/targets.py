@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 from zlib import crc32
 
 from boxship.errors import BoxshipError
+from boxship.http.client import Broken, Connection, Headers
 from boxship.image import validate
 from boxship.image.registry.session import _challenges, _retry_after
 from boxship.image.tar import TarReader
@@ -136,7 +139,35 @@ def challenge(data: bytes) -> None:
         for name, value in parameters.items():
             assert name == name.lower()
             assert len(value) <= len(header)
-    assert _retry_after({"Retry-After": header}) >= 0
+    headers = Headers()
+    headers.add("Retry-After", header)
+    assert _retry_after(headers) >= 0
+
+
+# ── An answer of a web server ──
+
+
+class _Wire:
+    """What a `Connection` uses of a socket; the other side has said all that it says."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def recv(self, limit: int, flags: int = 0) -> bytes:
+        # Small pieces, so that what is read at once is not what was sent at once.
+        return self._data.read(limit if flags else min(limit, 7))
+
+
+def answer(data: bytes) -> None:
+    connection = Connection(cast(socket.socket, _Wire(data)))
+    try:
+        found = connection.answer("GET")
+        assert 100 <= found.status <= 999
+        body = found.read()
+        assert len(body) <= len(data)
+        assert found.read(1) == b""
+    except Broken:
+        return
 
 
 TARGETS = {
@@ -156,6 +187,19 @@ TARGETS = {
         [
             b"[" * 64, b'"mediaType":', b"-1", b"1e999", b"9" * 30, b"null", b"\\ud800", b'"manifests":[]',
             b'"layers":[]',
+        ],
+    ),
+    "answer": Target(
+        answer,
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\nhello",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"5;a=b\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\nTrailer: x\r\n\r\n",
+            b"HTTP/1.0 200\nLong: a\n b\n\nuntil the end",
+        ],
+        [
+            b"\r\n", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n", b"0\r\n", b"f" * 16, b" ",
+            b"HTTP/1.1 204 ",
         ],
     ),
     "challenge": Target(

@@ -19,6 +19,10 @@ APPLETS = "sh true false cat ls id echo sleep env tty stty kill ps mount touch g
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or not BUSYBOX, reason="needs root and a static busybox")
 
 
+OWN_IDS = [{"containerID": 0, "hostID": 0, "size": 65536}]
+"""A map of a user namespace whose ids are the host's."""
+
+
 class Bundle:
     """A bundle directory, a state root, and short ways to make containers in them."""
 

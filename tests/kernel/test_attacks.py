@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from boxship.errors import FailedPrecondition, InvalidArgument, StepFailed
+from boxship.errors import InvalidArgument, StepFailed
 from boxship.libcontainer.executor import executor_path
 from boxship.libcontainer.process import Stdio, Terminal
 from boxship.linux.abi.process import CAPABILITIES
-from tests.kernel.bundle_fixture import Bundle, needs_root, new_bundle, pipe, read_all
+from tests.kernel.bundle_fixture import OWN_IDS, Bundle, needs_root, new_bundle, pipe, read_all
 
 pytestmark = needs_root
 
@@ -32,8 +32,7 @@ def _plain(_bundle: Bundle) -> "dict[str, Any]":
 
 def _in_a_user_namespace(bundle: Bundle) -> "dict[str, Any]":
     bundle.spec["linux"]["namespaces"].append({"type": "user"})
-    maps = [{"containerID": 0, "hostID": 0, "size": 65536}]
-    bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = maps
+    bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = OWN_IDS
     return {}
 
 
@@ -397,7 +396,7 @@ def test_cve_2021_43784_long_values_do_not_spill_over_into_others(bundle: Bundle
     bundle.spec["linux"]["namespaces"].append({"type": "user"})
     lines = [{"containerID": n, "hostID": 100000 + n, "size": 1} for n in range(5000)]
     bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = lines
-    with pytest.raises(FailedPrecondition, match="uid_map"):
+    with pytest.raises(InvalidArgument, match=r"linux\.uidMappings has 5000 entries: Linux takes 340 at most"):
         bundle.create("true")
     del bundle.spec["linux"]["uidMappings"], bundle.spec["linux"]["gidMappings"]
     bundle.spec["linux"]["namespaces"].pop()
@@ -412,6 +411,7 @@ def test_cve_2023_25809_the_hosts_cgroups_cannot_be_written_through_a_bound_sysf
     bundle.spec["linux"]["namespaces"] = [
         namespace for namespace in bundle.spec["linux"]["namespaces"] if namespace["type"] != "network"
     ] + [{"type": "user"}]
+    bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = OWN_IDS
     bundle.spec["mounts"] = [m for m in bundle.spec["mounts"] if m["type"] not in ("cgroup", "cgroup2")]
     code, text = bundle.output(
         "sh", "-c", "grep ' /sys' /proc/self/mountinfo; touch /sys/fs/cgroup/x || echo refused"

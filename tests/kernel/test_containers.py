@@ -2,8 +2,10 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from boxship.libcontainer.cgroups import Layout
 from boxship.libcontainer.container import Container
 from boxship.libcontainer.executor import CommandFailed
 from boxship.libcontainer.host import detect
+from boxship.libcontainer.plan.reports import NeverExecuted
 from boxship.libcontainer.process import Stdio, Terminal
 
 from .bundle_fixture import Bundle, needs_root, new_bundle, pipe, read_all
@@ -146,6 +149,48 @@ def test_exec_has_the_container_s_capabilities_and_no_more(bundle: Bundle) -> No
     process.wait()
     status = Path(f"/proc/{container.pid}/status").read_text()
     assert text.splitlines() == [line for line in status.splitlines() if line.startswith(("CapEff", "CapBnd"))]
+
+
+def test_exec_has_from_the_container_s_process_what_it_does_not_say(bundle: Bundle) -> None:
+    """execCPUAffinity is for execs alone (runtime-spec 1.3): init runs wherever the cgroup allows."""
+    all = os.sched_getaffinity(0)
+    one = min(all)
+    own = bundle.spec["process"]
+    own.update(
+        oomScoreAdj=77,
+        scheduler={"policy": "SCHED_BATCH", "nice": 7},
+        ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 6},
+        execCPUAffinity={"initial": str(one), "final": str(one)},
+        noNewPrivileges=True,
+    )
+    own["user"]["umask"] = 0o77
+    container = bundle.create("sleep", "100")
+    container.start()
+    assert os.sched_getaffinity(container.pid) == all
+    says_nothing = {"args": ["sleep", "100"], "cwd": "/", "env": ["PATH=/bin"]}
+    says_all = {
+        **says_nothing,
+        "oomScoreAdj": 78,
+        "scheduler": {"policy": "SCHED_OTHER", "nice": 8},
+        "execCPUAffinity": {"initial": f"{min(all)}-{max(all)}", "final": f"{min(all)}-{max(all)}"},
+        "noNewPrivileges": False,
+        "user": {"uid": 0, "gid": 0, "umask": 0o27},
+        "capabilities": {},
+    }
+    for process, oom, policy, nice, cpus, umask, no_new, capabilities in (
+        (says_nothing, "77", os.SCHED_BATCH, 7, {one}, "0077", "1", None),
+        ({**says_nothing, "execCPUAffinity": {}}, "77", os.SCHED_BATCH, 7, {one}, "0077", "1", None),
+        (says_all, "78", os.SCHED_OTHER, 8, all, "0027", "0", "0" * 16),
+    ):
+        pid = container.exec(process).pid
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == oom
+        assert (os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid)) == (policy, nice)
+        assert os.sched_getaffinity(pid) == cpus
+        assert (status["Umask"], status["NoNewPrivs"]) == (umask, no_new)
+        own_capabilities = capabilities or f"{int(status['CapBnd'], 16):016x}"
+        assert status["CapEff"] == own_capabilities
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_exec_with_a_terminal(bundle: Bundle) -> None:
@@ -286,6 +331,59 @@ def test_a_missing_command_is_said_as_shells_count_it(bundle: Bundle, command: s
         bundle.create(command)
     assert (caught.value.exit_code, str(caught.value)) == (code, words)
     assert Container.list(root=bundle.root) == []
+
+
+@contextmanager
+def killed_once_it_was_told(pid: int) -> Iterator[None]:
+    """The process stands still when its word comes, and is killed then: it never executes anything."""
+    os.kill(pid, signal.SIGSTOP)
+    killer = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    try:
+        yield
+    finally:
+        killer.join()
+
+
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_a_start_whose_process_is_killed_before_it_executes_fails(bundle: Bundle, from_outside: bool) -> None:
+    container = bundle.create("sleep", "100")
+    starter = container
+    if from_outside:
+        container.detach()
+        starter = Container.load(container.id, root=bundle.root)
+    words = r"ended between steps \d+ and (\d+) of \1, before it could execute sleep: killed by signal 9: killed"
+    with killed_once_it_was_told(container.pid), pytest.raises(NeverExecuted, match=words):
+        starter.start()
+    assert starter.status() == "stopped"
+    container.delete()
+    assert not os.path.exists(container.directory)
+
+
+def test_a_start_of_a_process_that_was_killed_while_it_waited_fails(bundle: Bundle) -> None:
+    container = bundle.create("sleep", "100")
+    os.kill(container.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, container.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(NeverExecuted, match="before it could execute"):
+        container.start()
+    assert container.status() == "stopped"
+
+
+def test_a_program_that_ends_at_once_has_executed(bundle: Bundle) -> None:
+    for _ in range(5):
+        container = bundle.create("true")
+        container.start()
+        assert container.wait() == 0
+        other = bundle.create("true")
+        other.detach()
+        Container.load(other.id, root=bundle.root).start()
+        assert other.wait() == 0
+
+
+def test_a_memory_limit_that_kills_before_the_program_is_named(bundle: Bundle) -> None:
+    bundle.spec["linux"]["resources"]["memory"] = {"limit": 16 << 10, "swap": 16 << 10}
+    with pytest.raises(NeverExecuted, match=r"the memory limit has killed .*memory\.limit too low"):
+        bundle.create("sleep", "100")
 
 
 def test_a_failed_step_has_an_address_a_cause_and_a_remedy(bundle: Bundle) -> None:
@@ -445,6 +543,27 @@ def test_namespaces_can_be_shared_by_path_as_in_a_pod(bundle: Bundle) -> None:
         assert (len(links) == 1) == same, file
     first.kill(signal.SIGKILL)
     assert second.wait() == 137  # the pid namespace ends with its first process
+
+
+def test_mappings_beside_a_joined_user_namespace_must_be_its_own(bundle: Bundle) -> None:
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    linux = bundle.spec["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = linux["gidMappings"] = maps
+    for path in [bundle.path, *bundle.path.rglob("*")]:
+        os.chown(path, 100000, 100000, follow_symlinks=False)
+    first = bundle.create("sleep", "100")
+    first.start()
+    linux["namespaces"][-1]["path"] = f"/proc/{first.pid}/ns/user"
+    assert bundle.output("cat", "/proc/self/uid_map")[1].split() == ["0", "100000", "65536"]  # as containerd does
+    linux["gidMappings"] = [{"containerID": 0, "hostID": 200000, "size": 65536}]
+    with pytest.raises(InvalidArgument, match=r"linux\.gidMappings differs .*/ns/user, which maps 0 100000 65536 \("):
+        bundle.create("true")
+    del linux["gidMappings"]
+    with pytest.raises(InvalidArgument, match=r"linux\.gidMappings differs"):
+        bundle.create("true")
+    del linux["uidMappings"]
+    assert bundle.output("cat", "/proc/self/gid_map")[1].split() == ["0", "100000", "65536"]
 
 
 def test_a_name_of_a_creator_that_died_can_be_deleted_without_force(bundle: Bundle) -> None:

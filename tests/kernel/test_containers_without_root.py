@@ -77,9 +77,18 @@ def spec() -> "dict[str, Any]":
     return made
 
 
-def test_without_mappings_a_user_has_his_own_id(bundle: Bundle, spec: "dict[str, Any]") -> None:
+def test_a_user_must_say_which_ids_he_maps(bundle: Bundle, spec: "dict[str, Any]") -> None:
     for kind in ("uidMappings", "gidMappings"):
         spec["linux"].pop(kind, None)
+    spec["process"]["args"] = ["true"]
+    done = run(bundle, spec)
+    assert "linux.uidMappings is empty, but the container has a user namespace of its own" in done.stderr
+    assert not os.path.exists(bundle.path / "state") or os.listdir(bundle.path / "state") == []
+
+
+def test_a_user_may_map_his_own_id(bundle: Bundle, spec: "dict[str, Any]") -> None:
+    for kind in ("uidMappings", "gidMappings"):
+        spec["linux"][kind] = [{"containerID": 0, "hostID": NOBODY, "size": 1}]
     spec["process"]["args"] = ["cat", "/proc/self/uid_map", "/proc/self/gid_map", "/proc/self/setgroups"]
     done = run(bundle, spec)
     assert done.returncode == 0, done.stderr

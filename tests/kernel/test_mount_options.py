@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from boxship.errors import InvalidArgument
+from boxship.errors import InvalidArgument, StepFailed
 from tests.kernel.bundle_fixture import Bundle, needs_root, new_bundle
 
 pytestmark = needs_root
@@ -161,6 +161,59 @@ def test_a_mount_takes_the_maps_of_the_container_or_those_of_its_option(bundle: 
     mount(bundle, "/n", "bind", ["bind", "idmap=uids=0-100007-1;gids=@0-8-1"], str(source))
     _, text = bundle.output("ls", "-n", "/m/file", "/n/file")
     assert [line.split()[2:4] for line in text.splitlines()] == [["0", "0"], ["7", "8"]]
+
+
+@pytest.mark.parametrize("user_namespace", [None, "own", "joined"])
+@pytest.mark.parametrize("word", ["idmap", "ridmap"])
+def test_an_id_map_of_what_earlier_mounts_made(bundle: Bundle, word: str, user_namespace: "str | None") -> None:
+    """Also when the container's root may not reach the source on the host, and through a link of the image."""
+    linux, rootfs = bundle.spec["linux"], bundle.path / "rootfs"
+    source = bundle.path / "source"
+    for name in ("top", "below"):
+        (source / name / "place").mkdir(parents=True)
+        (source / name / "file").write_text(name)
+    source.chmod(0o700)
+    (rootfs / "link").symlink_to("/made")
+    bundle.path.chmod(0o755)
+    if user_namespace:
+        os.chown(rootfs, 100000, 100000)
+        linux["namespaces"].append({"type": "user"})
+        linux["uidMappings"] = linux["gidMappings"] = ROOT_MAP
+    if user_namespace == "joined":
+        holder = bundle.create("sleep", "100")
+        holder.start()
+        linux["namespaces"][-1]["path"] = f"/proc/{holder.pid}/ns/user"
+        del linux["uidMappings"], linux["gidMappings"]
+    to = 100005 if user_namespace else 5
+    own = [{"containerID": 0, "hostID": to, "size": 10}]
+    mount(bundle, "/made", "bind", ["rbind"], str(source / "top"))
+    mount(bundle, "/made/place", "bind", ["rbind"], str(source / "below"))
+    mount(bundle, "/own", "bind", ["rbind", word], str(rootfs / "link"), uidMappings=own, gidMappings=own)
+    script = "cat /own/file /own/place/file; ls -n /own/file /own/place/file"
+    if user_namespace:
+        mount(bundle, "/container", "bind", ["bind", "idmap"], str(rootfs / "made/place"))
+        script += "; ls -n /container/file"
+    code, text = bundle.output("sh", "-c", script)
+    assert code == 0, text
+    assert text.startswith("topbelow")
+    below = "5" if word == "ridmap" else "65534" if user_namespace else "0"
+    owners = [line.split()[2] for line in text.removeprefix("topbelow").splitlines()]
+    assert owners == ["5", below, *(["0"] if user_namespace else [])]
+
+
+def test_an_id_map_of_a_source_that_nothing_made_says_where(bundle: Bundle) -> None:
+    bundle.spec["linux"]["namespaces"].append({"type": "user"})
+    bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = ROOT_MAP
+    bundle.path.chmod(0o755)
+    os.chown(bundle.path / "rootfs", 100000, 100000)
+    mount(bundle, "/m", "bind", ["bind", "idmap"], str(bundle.path / "rootfs/nosuch"))
+    with pytest.raises(
+        StepFailed, match=r"step \d+ of \d+: open /nosuch of the container, to be bind-mounted.*ENOENT"
+    ):
+        bundle.create("true")
+    bundle.spec["mounts"][-1]["source"] = str(bundle.path / "rootfs/proc")  # procfs cannot be mapped
+    with pytest.raises(StepFailed, match=r"mounts\[\d+\] on /m: map the ids of /proc of the container.*EINVAL"):
+        bundle.create("true")
 
 
 def test_an_id_map_that_makes_no_sense_is_refused(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from boxship.errors import InvalidArgument, NotFound, StepFailed
-from tests.kernel.bundle_fixture import Bundle, needs_root, new_bundle
+from tests.kernel.bundle_fixture import OWN_IDS, Bundle, needs_root, new_bundle
 
 pytestmark = [needs_root, pytest.mark.skipif(not shutil.which("ip"), reason="needs ip(8) to make devices")]
 
@@ -38,6 +38,7 @@ def device() -> Iterator[str]:
 def test_a_device_moves_with_its_addresses_and_comes_up(bundle: Bundle, device: str, user_namespace: bool) -> None:
     if user_namespace:
         bundle.spec["linux"]["namespaces"].append({"type": "user"})
+        bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = OWN_IDS
     bundle.spec["linux"]["netDevices"] = {device: {"name": "lan0"}}
     code, text = bundle.output("ip", "address", "show", "lan0")
     assert code == 0, text

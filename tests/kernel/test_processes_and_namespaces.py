@@ -10,7 +10,7 @@ import pytest
 
 from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, StepFailed
 from boxship.libcontainer.process import Stdio
-from tests.kernel.bundle_fixture import Bundle, needs_root, new_bundle, pipe, read_all
+from tests.kernel.bundle_fixture import OWN_IDS, Bundle, needs_root, new_bundle, pipe, read_all
 
 pytestmark = needs_root
 
@@ -89,6 +89,7 @@ def test_every_namespace_can_be_joined_by_its_path(bundle: Bundle) -> None:
     kinds = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "cgroup": "cgroup", "user": "user",
              "time": "time"}  # fmt: skip
     bundle.spec["linux"]["namespaces"] = [{"type": kind} for kind in (*kinds, "mount")]
+    bundle.spec["linux"]["uidMappings"] = bundle.spec["linux"]["gidMappings"] = OWN_IDS
     first = bundle.create("sleep", "100")
     first.start()
     bundle.spec["linux"]["namespaces"] = [

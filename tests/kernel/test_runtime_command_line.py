@@ -386,3 +386,32 @@ def test_explain_marks_a_step_behind_the_start(runtime: Runtime) -> None:
     assert runtime("start", id, ok=False).returncode
     first = runtime("explain", str(runtime.bundle.path)).stdout.splitlines()[0]
     assert "exec format error" in first
+
+
+def test_every_id_is_mapped_onto_itself_on_cruns_command_line_only(runtime: Runtime) -> None:
+    runtime.bundle.spec["linux"]["namespaces"].append({"type": "user"})
+    runtime.configure("cat", "/proc/self/uid_map", "/proc/self/gid_map")
+    plain = runtime("run", runtime.id("runc"), ok=False)
+    assert plain.returncode == 1
+    assert "linux.uidMappings is empty" in plain.stderr
+    ours = [Path(f"/proc/self/{file}").read_text() for file in ("uid_map", "gid_map")]
+    done = runtime("--cgroup-manager", "cgroupfs", "run", runtime.id("crun"))
+    assert done.stdout.split() == "".join(ours).split()
+
+
+def test_an_id_mapped_mount_of_an_earlier_mount_in_a_user_namespace(runtime: Runtime) -> None:
+    bundle = runtime.bundle
+    (bundle.path / "source").mkdir()
+    (bundle.path / "source/file").touch()
+    bundle.path.chmod(0o755)
+    os.chown(bundle.path / "rootfs", 100000, 100000)
+    linux = bundle.spec["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    bundle.spec["mounts"] += [
+        {"destination": "/made", "source": "source", "options": ["bind"]},
+        {"destination": "/mapped", "source": str(bundle.path / "rootfs/made"), "options": ["bind", "idmap"]},
+    ]
+    runtime.configure("ls", "-n", "/made/file", "/mapped/file")
+    owners = [line.split()[2] for line in runtime("run", runtime.id("mapped")).stdout.splitlines()]
+    assert owners == ["65534", "0"]

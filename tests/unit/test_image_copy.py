@@ -9,8 +9,10 @@ import shutil
 import struct
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from boxship.image.compression import detect, inflate
 from boxship.image.copy import Options, copy
 from boxship.image.layout import Layout
 from boxship.image.manifests import Document
+from boxship.image.parallel import Pool
 from boxship.image.transports import Access, ImageNotFound, delete, open_destination, open_source, parse
 from boxship.image.transports.base import FileBlob
 from boxship.oci import digest as digests
@@ -502,3 +505,31 @@ def test_the_digest_of_a_signed_schema_1_manifest_is_that_of_what_was_signed() -
     signed = payload[:cut] + b',\n   "signatures": ' + json.dumps([signature]).encode() + payload[cut:]
     assert manifests.digest_of(signed) == digests.of(payload)
     assert manifests.digest_of(b"anything") == digests.of(b"anything")
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_pool_does_every_job_in_order_of_their_begin(at_once: int) -> None:
+    for _ in range(50):
+        done: list[int] = []
+        with Pool(at_once, threading.Event()) as pool:
+            for number in range(20):
+                pool.add(partial(done.append, number))
+            pool.join()
+        assert sorted(done) == list(range(20))
+        assert at_once > 1 or done == sorted(done)
+
+
+def test_a_pool_ends_with_the_first_failure_and_does_not_begin_what_waits() -> None:
+    done: list[int] = []
+
+    def fail() -> None:
+        raise DataLoss("this one")
+
+    stop = threading.Event()
+    with Pool(1, stop) as pool:
+        for job in (partial(done.append, 1), fail, partial(done.append, 2)):
+            pool.add(job)
+        with pytest.raises(DataLoss, match="this one"):
+            pool.join()
+    assert done == [1]
+    assert stop.is_set()

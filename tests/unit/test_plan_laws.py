@@ -30,6 +30,8 @@ from .plan_fixture import exec_plan_of, fixed_host, plan_of
 
 BEGIN, FIND, END = Prctl(4, 0), FindProgram(["/bin/true"]), Exec(["true"], [])
 
+IDS = {"containerID": 0, "hostID": 100000, "size": 65536}
+
 BROKEN = {
     "a plan ends with Exec": [BEGIN, FIND],
     "begins by making its process untraceable": [FIND, END],
@@ -60,6 +62,15 @@ mounts = st.sampled_from(
         {"destination": "/data/a/../b", "type": "bind", "source": "/data", "options": ["rbind", "ro", "rslave"]},
         {"destination": "/etc/resolv.conf", "type": "bind", "source": "/etc/resolv.conf", "options": ["bind"]},
         {"destination": "/deep/er/still", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/inner", "type": "bind", "source": "/bundle/rootfs/deep", "options": ["rbind"]},
+        {
+            "destination": "/mapped",
+            "type": "bind",
+            "source": "/bundle/rootfs/deep",
+            "options": ["rbind", "ridmap"],
+            "uidMappings": [IDS],
+            "gidMappings": [IDS],
+        },
     ]
 )
 specs = st.fixed_dictionaries(
@@ -93,7 +104,7 @@ def test_compiled_plans_keep_the_laws(choice: "dict[str, object]") -> None:
     linux["namespaces"] = [n for n in linux["namespaces"] if n["type"] not in choice["drop"]]  # type: ignore[operator]
     if choice["user"]:
         linux["namespaces"].append({"type": "user"})
-        linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+        linux["uidMappings"] = linux["gidMappings"] = [IDS]
     if choice["seccomp"]:
         linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [
             {"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}]}  # fmt: skip

@@ -26,11 +26,12 @@ from boxship.protobuf import Any
 
 from . import attach, rootview, spec
 from .config import EngineConfig
-from .lifecycle import Lifecycle, exit_code_of
+from .lifecycle import Lifecycle
 from .live import Exec, Live
 from .models import words
 from .names import new_id
 from .stdio import STDOUT, Stdio, frame
+from .tasks import exit_code_of
 
 PROCESS_TYPE_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 

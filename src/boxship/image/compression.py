@@ -7,7 +7,7 @@ gzip may have several members (pigz, eStargz), zstd several frames: both readers
 import gzip
 import zlib
 from collections.abc import Generator
-from typing import BinaryIO, Literal, Protocol, cast
+from typing import BinaryIO, cast
 
 import zstandard
 from isal import igzip
@@ -15,8 +15,9 @@ from isal.igzip_lib import IsalError
 
 from boxship.errors import DataLoss, InvalidArgument
 
-Compression = Literal["", "gzip", "zstd"]
-CHUNK = 1 << 18
+from .streams import CHUNK, Compression, Reader
+
+__all__ = ["CHUNK", "Compression", "Inflating", "Peekable", "Reader", "detect", "inflate"]
 
 _MAGIC: "tuple[tuple[bytes, Compression], ...]" = (
     (b"\x1f\x8b", "gzip"),
@@ -24,10 +25,6 @@ _MAGIC: "tuple[tuple[bytes, Compression], ...]" = (
 )
 _SKIPPABLE_ZSTD = b"\x2a\x4d\x18"  # frames 0x184D2A50..5F, little-endian after the first byte
 _OTHERS: "tuple[tuple[bytes, str], ...]" = ((b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
-
-
-class Reader(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
 
 
 def detect(head: bytes) -> Compression:

@@ -7,21 +7,28 @@ Blobs go several at once, each streamed; memory does not grow with them. The fir
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
+
+import msgspec
 
 from boxship.errors import InvalidArgument, NotFound, Unimplemented
 from boxship.image import manifests
-from boxship.image.compression import Compression, Reader
 from boxship.image.manifests import Document, Format
 from boxship.image.parallel import Pool, Watched
+from boxship.image.streams import Compression, Reader
 from boxship.image.transforms import Change, Made, check_level
 from boxship.image.transports.base import Access, Blob, Destination, Name, Source
 from boxship.image.trust.signatures import Signature
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
 from boxship.oci import platform as platforms
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 Images = Literal["system", "all", "index-only"]
 AT_ONCE = 6
@@ -72,8 +79,7 @@ class Opener(Protocol):
     def __call__(self, descriptor: oci.Descriptor) -> "Callable[[Reader], Reader]": ...
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """What a copy is asked for beyond copying.
 
     ``encrypt_layers`` counts from 0, negative numbers from the end; empty means all.
@@ -92,7 +98,7 @@ class Options:
     opener: "Opener | None" = None
     at_once: int = AT_ONCE
     judge: "Judge | None" = None
-    access: Access = field(default_factory=Access)
+    access: Access = msgspec.field(default_factory=Access)
     """The source's: its platform chooses from an index."""
 
 
@@ -212,9 +218,9 @@ class _Copy:
         jobs = {(layer.digest, change): layer for layer, change in wanted if not self._stays(layer, change)}
         with Pool(min(self._options.at_once, self._destination.at_once), self._stop) as pool:
             for (digest, change), layer in jobs.items():
-                pool.run(partial(self._bring, done, digest, layer, change))
+                pool.add(partial(self._bring, done, digest, layer, change))
+            pool.add(partial(self._config, manifest.config))
             pool.join()
-        self._config(manifest.config)
         layers = [done.get((layer.digest, change), layer) for layer, change in wanted]
         return manifests.with_layers(
             document, [replace_found(layer, found) for layer, found in zip(manifest.layers, layers, strict=True)]

@@ -14,14 +14,13 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import msgspec
 
 from boxship.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
-from boxship.image.compression import CHUNK, Reader
-from boxship.image.rooted import describe, fsync_directory
+from boxship.image.durable import describe, fsync_directory
+from boxship.image.streams import CHUNK, Reader
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
 from boxship.oci.digest import Digest, Verifier
@@ -36,8 +35,7 @@ class _Version(msgspec.Struct, rename="camel"):
     image_layout_version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One entry of the index: its ``name`` ("" when it has none), and the descriptor with its annotations."""
 
     name: str

@@ -10,13 +10,12 @@ Schema 2"; image-spec, media-types.md, "Compatibility Matrix"); the config is th
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 from boxship.errors import InvalidArgument, Unimplemented
-from boxship.image.compression import Compression
+from boxship.image.streams import Compression
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
 from boxship.oci.digest import Digest
@@ -53,8 +52,7 @@ _MEANING = {media: (compression, foreign) for (_, compression, foreign), media i
 _MEANING["application/vnd.docker.image.rootfs.diff.tar"] = ("", False)
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """A manifest or an index: its bytes, never encoded again, and what they are."""
 
     data: bytes

@@ -25,7 +25,7 @@ from typing import Protocol
 import zstandard
 from isal import isal_zlib
 
-from boxship.image.compression import Compression
+from boxship.image.streams import Compression
 
 GZIP_LEVEL = 4
 """Two thirds of level 6's time for three per cent more bytes; fewer bytes than umoci's."""

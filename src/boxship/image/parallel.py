@@ -4,8 +4,8 @@ A job ends early where it reads: what passes is `Watched`, and its next read rai
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from boxship.errors import BoxshipError, Cancelled
 from boxship.image.transports.base import Blob
@@ -50,40 +50,50 @@ class Pool:
     """Jobs in threads; the first that fails ends the others, and its error is raised by `join`."""
 
     def __init__(self, at_once: int, stop: threading.Event) -> None:
-        self._pool = ThreadPoolExecutor(max(at_once, 1), thread_name_prefix="copy")
+        self._at_once = max(at_once, 1)
         self._stop = stop
-        self._running: list[Future[None]] = []
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._threads: list[threading.Thread] = []
+        self._failures: list[BaseException] = []
 
     def __enter__(self) -> "Pool":
         return self
 
-    def run(self, job: "Callable[[], None]") -> None:
-        self._running.append(self._pool.submit(self._do, job))
+    def add(self, job: "Callable[[], None]") -> None:
+        """One more for `join`, behind those that it has."""
+        self._jobs.append(job)
 
-    def _do(self, job: "Callable[[], None]") -> None:
-        if self._stop.is_set():
-            raise Stopped("not needed any more")
-        try:
-            job()
-        except BaseException:
-            self._stop.set()
-            raise
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                return
+            try:
+                job()
+            except BaseException as error:
+                self._failures.append(error)
+                self._stop.set()
 
     def join(self) -> None:
-        failure: BaseException | None = None
-        for future in self._running:
-            try:
-                future.result()
-            except BoxshipError as error:
-                if _from_outside(error):
-                    raise
-                failure = failure if failure is not None and not isinstance(failure, Stopped) else error
-        if failure is not None:
-            raise failure
+        """Do all jobs, so many at once. Raises what the first that failed raised."""
+        for number in range(min(self._at_once, len(self._jobs))):
+            # A daemon: who does not wait for a peer that does not answer can end all the same.
+            thread = threading.Thread(target=self._work, name=f"copy-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        for thread in self._threads:
+            thread.join()
+        failures = [one for one in self._failures if not isinstance(one, Stopped)] or self._failures
+        if failures:
+            raise failures[0]
 
     def __exit__(self, kind: object, error: "BaseException | None", *_: object) -> None:
-        if error is not None:
-            self._stop.set()
+        if error is None:
+            return
+        self._stop.set()
+        self._jobs.clear()
         # Whoever gave up from outside does not wait for a peer that does not answer.
-        patient = error is None or (isinstance(error, BoxshipError) and not _from_outside(error))
-        self._pool.shutdown(wait=patient, cancel_futures=True)
+        if isinstance(error, BoxshipError) and not _from_outside(error):
+            for thread in self._threads:
+                thread.join()

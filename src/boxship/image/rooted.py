@@ -4,12 +4,12 @@ Every path from a tar header goes through `boxship.linux.files.open_in_root` (op
 Joining strings and checking prefixes is what CVE-2018-15664 and CVE-2019-14271 were made of.
 """
 
-import errno
 import os
 import stat
 
-from boxship.errors import BoxshipError, Internal, InvalidArgument, ResourceExhausted
 from boxship.linux.files import open_in_root, syncfs
+
+from .durable import describe, fsync_directory
 
 __all__ = ["describe", "fsync_directory", "open_directory", "open_in_root", "remove", "remove_tree", "syncfs"]
 
@@ -45,26 +45,3 @@ def remove_tree(path: str) -> None:
         remove(parent, os.path.basename(path))
     finally:
         os.close(parent)
-
-
-def describe(error: OSError, what: str) -> BoxshipError:
-    """The BoxshipError for an OSError met while doing ``what``."""
-    cause = errno.errorcode.get(error.errno or 0, str(error))
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return ResourceExhausted(what, cause=cause, remedy="the disk is full: free some space, then retry")
-        case errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EISDIR | errno.EEXIST | errno.ENOENT:
-            return InvalidArgument(what, cause=cause)
-        case errno.EPERM | errno.EACCES:
-            return Internal(what, cause=cause, remedy="unpacking needs root, or a rootless mapping (--rootless)")
-        case _:
-            return Internal(what, cause=cause)
-
-
-def fsync_directory(path: str) -> None:
-    """Make renames in ``path`` survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

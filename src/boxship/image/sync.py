@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from boxship.errors import BoxshipError, InvalidArgument, NotFound
 from boxship.image import semver
@@ -46,7 +48,7 @@ def from_repository(text: str, access: Access) -> Group:
     tags = tags_of(reference, access)
     if not tags:
         raise NotFound(f'No images to sync found in "{text}"')
-    return Group(tuple(_name(replace(reference, tag=tag)) for tag in tags), access)
+    return Group(tuple(_name(reference.tagged(tag)) for tag in tags), access)
 
 
 def from_directory(path: str, access: Access) -> Group:
@@ -136,12 +138,12 @@ def _by_regex(reference: Reference, value: Any, access: Access) -> tuple[Name, .
         pattern = re.compile(str(value))
     except re.error as error:
         raise InvalidArgument(f"{reference.name}: {value!r} is no regular expression", cause=str(error)) from error
-    return tuple(_name(replace(reference, tag=tag)) for tag in tags_of(reference, access) if pattern.search(tag))
+    return tuple(_name(reference.tagged(tag)) for tag in tags_of(reference, access) if pattern.search(tag))
 
 
 def _by_semver(reference: Reference, value: Any, access: Access) -> tuple[Name, ...]:
     fits = semver.constraint(str(value))
-    return tuple(_name(replace(reference, tag=tag)) for tag in tags_of(reference, access) if fits(tag))
+    return tuple(_name(reference.tagged(tag)) for tag in tags_of(reference, access) if fits(tag))
 
 
 def tags_of(reference: Reference, access: Access) -> list[str]:
@@ -177,4 +179,4 @@ def _access(table: dict[str, Any], access: Access, where: str) -> Access:
         if not isinstance(credentials, dict) or not credentials.get("username"):
             raise InvalidArgument(f"{where}: credentials", remedy="give username and password")
         changes["credential"] = Credential(str(credentials["username"]), str(credentials.get("password", "")))
-    return replace(access, **changes)
+    return msgspec.structs.replace(access, **changes)

@@ -5,15 +5,19 @@ promised ones, since an inflater may be content before the end.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+import msgspec
+
 from boxship.errors import InvalidArgument
-from boxship.image.compression import CHUNK, Compression, Reader, inflate
-from boxship.image.packing import Packer, packer
+from boxship.image.streams import CHUNK, Compression, Reader
 from boxship.image.transports.base import Blob, verifier_of
 from boxship.oci import image as oci
 from boxship.oci.digest import VerifyingReader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boxship.image.packing import Packer
 
 GZIP_LEVEL = 2
 """Without a level: half of level 6's time for a twelfth more bytes."""
@@ -33,6 +37,8 @@ class Compressing:
     """``source`` compressed, by `packer`: equal input gives equal bytes."""
 
     def __init__(self, source: Reader, compression: Compression, level: "int | None" = None) -> None:
+        from boxship.image.packing import packer  # zlib, zstandard and threads: only where a layer is compressed
+
         self._source = source
         usual = GZIP_LEVEL if compression == "gzip" else None
         self._packer: Packer | None = packer(compression, usual if level is None else level)
@@ -53,8 +59,7 @@ class Compressing:
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What is done to a layer. ``compression`` None leaves it as it is; "" inflates it.
 
     ``open`` decrypts the bytes as they come, ``seal`` encrypts them as they go.
@@ -82,6 +87,8 @@ class Made:
         if change.open is not None:
             stream = change.open(stream)
         if change.compression is not None:
+            from boxship.image.compression import inflate
+
             stream = inflate(stream)
             if change.compression:
                 stream = Compressing(stream, change.compression, change.level)

@@ -24,7 +24,7 @@ from boxship.image.compression import CHUNK, Reader, inflate
 from boxship.image.rooted import describe
 from boxship.image.tar import TarReader
 from boxship.oci import digest as digests
-from boxship.oci import documents, shapes
+from boxship.oci import documents, shapes, strict_json
 from boxship.oci import image as oci
 from boxship.oci.shapes import Complaint
 
@@ -55,7 +55,7 @@ def document(kind: str, data: bytes, where: str) -> "list[Finding]":
 
 def kind_of(data: bytes) -> str:
     """Which kind of document it seems to be, by the fields that only that kind has. Raises InvalidArgument."""
-    value = shapes.load(data, oci.DOCUMENT_LIMIT)
+    value = strict_json.load(data, oci.DOCUMENT_LIMIT)
     if isinstance(value, dict):
         for kind, fields in _TELLING:
             if fields & value.keys():
@@ -78,7 +78,7 @@ _TELLING = (
 def _read(kind: str, data: bytes, where: str) -> "tuple[Any, list[Finding]]":
     """The value (None when it is not what its kind is) and what is wrong with it."""
     try:
-        value = shapes.load(data, oci.DOCUMENT_LIMIT)
+        value = strict_json.load(data, oci.DOCUMENT_LIMIT)
     except InvalidArgument as error:
         return None, [Finding(where, Complaint("", str(error)))]
     found = [Finding(where, one) for one in shapes.complaints(documents.KINDS[kind], value)]

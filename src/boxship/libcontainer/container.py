@@ -194,13 +194,27 @@ class Container:
                 error.message = f"{place}: {error.message}"
             failures.record(self.root, self.bundle, self.id, self.plan, error)
 
+    def blame_memory(self, error: BaseException) -> None:
+        """Add to the error of an executor that was killed whether the container's memory limit kills."""
+        from .plan.reports import NeverExecuted
+
+        if isinstance(error, NeverExecuted):
+            from .cgroups.oom import kills
+
+            times = kills(self.cgroups.oom_directory())
+            if times:
+                ended = "a process" if times == 1 else f"{times} processes"
+                error.cause += f"; the memory limit has killed {ended} of this container"
+                error.remedy = "is linux.resources.memory.limit too low?"
+
     # ── Starting ──
 
     def start(self) -> None:
         """Let the created process execute its program; returns when it has.
 
         Raises FailedPrecondition when the container is not in the state created, StepFailed (CommandFailed for a
-        missing program) when the program cannot be executed; the container is stopped then.
+        missing program) when the program cannot be executed, NeverExecuted when the process was killed before it did;
+        the container is stopped then.
         """
         if self._run is not None:
             run, self._run = self._run, None
@@ -209,6 +223,7 @@ class Container:
                 run.finish()
             except BaseException as error:
                 run.abort()
+                self.blame_memory(error)
                 self.keep_failure(error)
                 raise
             self.times = run.times or self.times
@@ -247,23 +262,55 @@ class Container:
                 raise
             finally:
                 os.close(directory)
-            connection.sendall(b"g" + self.state_json(CREATED))
+            try:
+                connection.sendall(b"g" + self.state_json(CREATED))
+            except BrokenPipeError:
+                pass  # it has ended, and what it said before, or the end of file, is there to read
             hook = ""
             while True:
                 data = connection.recv(65536)
                 if not data:
+                    self._must_have_executed()
                     return
                 kind, step, value = REPORT.unpack_from(data)
                 if kind == HOOK_ENDED:
                     hook = hook_ended(value, data[REPORT.size :])
                 if kind == FAILED:
                     failure = self._failed_after_start(step, value, hook)
+                    self._until_ended()
                     self.keep_failure(failure)
                     raise failure
-        except ConnectionResetError as error:
+        except ConnectionResetError as error:  # nobody has read our word
+            self._must_have_executed()
             raise FailedPrecondition(f"cannot start container {self.id!r}: another start was faster") from error
         finally:
             connection.close()
+
+    def _must_have_executed(self) -> None:
+        """After the end of the connection; raises NeverExecuted."""
+        from .plan.reports import NeverExecuted, never_executed
+
+        how = never_executed(self.pid, self._record["start_time"])
+        if how:
+            recorded: tuple[int, dict[str, str]] = self._record.get("after_start") or (0, {})
+            total, steps = recorded
+            goal = steps.get(str(total - 1)) or "execute its program"
+            error = NeverExecuted(goal, how, first=min(map(int, steps), default=total), last=total, total=total)
+            error.message = f"start container {self.id!r}: {error.message}"
+            self._until_ended()
+            self.blame_memory(error)
+            raise error
+
+    def _until_ended(self) -> None:
+        """Its socket is closed before a process counts as ended: who asks next shall see "stopped"."""
+        try:
+            pidfd = self._pidfd()
+        except FailedPrecondition:
+            return
+        try:
+            _wait_for_end(pidfd, 10_000)
+        finally:
+            os.close(pidfd)
 
     def _failed_after_start(self, step: int, number: int, hook: str) -> BoxshipError:
         recorded: tuple[int, dict[str, str]] = self._record.get("after_start") or (0, {})
@@ -304,7 +351,7 @@ class Container:
         Capabilities and noNewPrivileges are the container's unless the process names its own.
         ``sub_cgroups`` are cgroups below the container's to run in, by v1 controller ("" for all of them, and v2).
         With ``ignore_paused`` it is put into a paused container, and returns when that is resumed.
-        Raises FailedPrecondition when the container does not run, StepFailed, CommandFailed.
+        Raises FailedPrecondition when the container does not run, StepFailed, CommandFailed, NeverExecuted.
         """
         from .execute import execute
 

@@ -12,6 +12,7 @@ from .executor import Run
 from .idmap import host_id
 from .making import home_of, to_seccomp_agent
 from .plan.ops import Await
+from .plan.reports import NeverExecuted
 from .process import Process, Stdio, Terminal, stdio_owners
 
 TYPE_CHECKING = False
@@ -36,12 +37,7 @@ def execute(
         raise FailedPrecondition(f"cannot exec in a {status} container ({container.id!r})", remedy=remedy)
     spec = container.spec
     linux = spec.get("linux") or {}
-    own = spec.get("process") or {}
-    process = {
-        **process,
-        "capabilities": process.get("capabilities") or own.get("capabilities"),
-        "noNewPrivileges": process.get("noNewPrivileges", own.get("noNewPrivileges")),
-    }
+    process = _inherited(process, spec.get("process") or {})
     flags = 0
     for namespace in linux.get("namespaces") or ():
         flags |= NAMESPACES[namespace["type"]]
@@ -91,11 +87,35 @@ def execute(
 
         run.until_cloned()
         rdt.enter(container._record["rdt"], run.pid)
-    run.finish()
+    try:
+        run.finish()
+    except NeverExecuted as error:
+        container.blame_memory(error)
+        raise
     container.times, container.plan = run.times, plan
     started = Process(run.pid, run.handle_received)
     container._processes.append(started)
     return started
+
+
+def _inherited(process: "dict[str, Any]", own: "dict[str, Any]") -> "dict[str, Any]":
+    """The process to run, with what it does not say taken from the container's own, as runc has it.
+
+    Unlike runc, which takes false for a noNewPrivileges that is not there, it keeps the container's.
+    """
+    found = {**process}
+    for key in ("capabilities", "noNewPrivileges", "oomScoreAdj"):
+        if process.get(key) is None:
+            found[key] = own.get(key)
+    for key in ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority"):
+        found[key] = process.get(key) or own.get(key)
+    if not any((process.get("execCPUAffinity") or {}).values()):
+        found["execCPUAffinity"] = own.get("execCPUAffinity")
+    umask = (own.get("user") or {}).get("umask")
+    user = process.get("user") or {}
+    if umask is not None and user.get("umask") is None:
+        found["user"] = {**user, "umask": umask}
+    return found
 
 
 def _meet_seccomp_agent(container: Container, run: Run, plan: Plan, status: str) -> None:

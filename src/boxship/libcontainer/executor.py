@@ -2,7 +2,8 @@
 
 Lifecycle of a ``Run``: ``Run(...)`` spawns an executor that waits for its plan; ``extend(plan)`` sends what the plan
 holds so far, and again what was added since; ``until(name)`` follows the reports up to a meeting point; ``go`` lets
-it pass, and may be said before it is reached; ``finish`` waits for the exec (the socket's end of file).
+it pass, and may be said before it is reached; ``finish`` waits for the exec (the socket's end of file, from a process
+that the kernel says has executed something).
 The new process is a child of the calling process (clone3 with CLONE_PARENT) and its ``pid`` is known from the first
 meeting point on; the stage before it is reaped here.
 Any failure raises, after everything that was spawned has been ended and reaped.
@@ -21,7 +22,20 @@ from boxship.errors import BoxshipError, Internal, StepFailed, Unavailable
 
 from .plan import codec
 from .plan.ops import Await, Exec, FindProgram, Hook
-from .plan.reports import AWAITING, CLONED, FAILED, HANDLE, HOOK_ENDED, REFUSED, REPORT, TIMES, hook_ended
+from .plan.reports import (
+    AWAITING,
+    CLONED,
+    FAILED,
+    HANDLE,
+    HOOK_ENDED,
+    REFUSED,
+    REPORT,
+    TIMES,
+    NeverExecuted,
+    hook_ended,
+    how_it_ended,
+    never_executed,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,10 +153,12 @@ class Run:
         self._sent = 0
         self._passed: set[str] = set()
         self._arrived = -1
+        self._reached = 0
         self.pid = 0
         self.handle_received = -1
         self.times: list[int] = []
         self._stage = 0
+        self._over = False
         self._hook = ""
         self._elsewhere = False
         ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)
@@ -209,6 +225,9 @@ class Run:
             if kind == FAILED:
                 raise self._failed(step, value) from None
             if kind == 0:
+                if self._reached:
+                    who = self.pid or self._stage
+                    raise self._died(self._sent, "execute the program", how_it_ended(who)) from error
                 self.abort()
                 raise Unavailable(
                     "run the native executor: it ended without a report",
@@ -218,7 +237,10 @@ class Run:
     # ── Following ──
 
     def until_cloned(self) -> None:
-        """Follow the plan until ``pid`` is known. Raises StepFailed, with everything ended, when a step fails."""
+        """Follow the plan until ``pid`` is known.
+
+        Raises StepFailed, with everything ended, when a step fails, NeverExecuted when the stage was killed at one.
+        """
         while not self.pid:
             kind, step, value = self._report()
             if kind == FAILED:
@@ -226,14 +248,13 @@ class Run:
             if kind == AWAITING:
                 self._arrived = step
             if kind == 0:
-                self.abort()
-                raise Internal("the executor ended without a report")
+                raise self._died(self._sent, "make the container's process", how_it_ended(self._stage))
         self._reap_stage()
 
     def until(self, name: str) -> None:
-        """Follow the plan, whose ``pid`` is known, to the meeting point ``name``.
+        """Follow the plan, whose ``pid`` is known if it clones, to the meeting point ``name``.
 
-        Raises StepFailed, with everything ended, when a step before it fails.
+        Raises, with everything ended, StepFailed when a step before it fails, NeverExecuted when killed at one.
         """
         while True:
             if self._arrived >= 0:
@@ -251,8 +272,8 @@ class Run:
             if kind == FAILED:
                 raise self._failed(step, value)
             if kind == 0:
-                self.abort()
-                raise Internal(f"the executor ended on its way to {name!r}, without a report")
+                how = how_it_ended(self.pid or self._stage)
+                raise self._died(self._meeting(name), f"reach the meeting point {name!r}", how)
 
     def go(self, text: bytes = b"", *, verb: bytes = b"g", ahead: str = "", handles: "Sequence[int]" = ()) -> None:
         """Let the plan pass its meeting point; ``text`` is for the hooks behind it.
@@ -276,7 +297,10 @@ class Run:
         self.go(verb=b"k")
 
     def finish(self) -> None:
-        """Wait until the program was executed. Raises StepFailed when a step before that fails."""
+        """Wait until the program was executed.
+
+        Raises StepFailed when a step before that fails, NeverExecuted when the process was killed at one.
+        """
         while True:
             kind, step, value = self._report()
             if kind == 0:
@@ -288,6 +312,9 @@ class Run:
             self._reap_stage()
         if not self.pid:
             raise Internal("the executor ended without a report")
+        how = never_executed(self.pid)
+        if how:
+            raise self._died(len(self._plan().ops), self._plan().purpose(len(self._plan().ops) - 1), how)
 
     def _report(self) -> "tuple[int, int, int]":
         """The next report as (kind, step, value); kind 0 is the end of file."""
@@ -300,6 +327,7 @@ class Run:
             if not data:
                 return 0, 0, 0
             kind, step, value = REPORT.unpack_from(data)
+            self._reached = step
             if kind == CLONED:
                 self.pid = value
             elif kind == HANDLE:
@@ -331,6 +359,18 @@ class Run:
         self.abort()
         return error
 
+    def _died(self, last: int, goal: str, how: str) -> NeverExecuted:
+        """It was killed on its way to the step ``last``; everything is ended."""
+        self.abort()
+        return NeverExecuted(goal, how, first=self._reached + 1, last=last, total=len(self._plan().ops))
+
+    def _meeting(self, name: str) -> int:
+        """The number of the step that is the meeting point ``name``."""
+        for index, op in enumerate(self._plan().ops):
+            if isinstance(op, Await) and op.name == name:
+                return index + 1
+        return len(self._plan().ops)
+
     def _reap_stage(self) -> None:
         stage, self._stage = self._stage, 0
         if stage:  # else somebody else's child
@@ -343,7 +383,7 @@ class Run:
             self._socket = None
 
     def abort(self) -> None:
-        """End and reap everything that this run has spawned."""
+        """End and reap everything that this run has spawned; doing it twice is fine."""
         if not self.pid and self._socket is not None and (self._stage or self._elsewhere):
             # The stage may be about to clone: its report, or its end, decides whether there is a child.
             try:
@@ -360,7 +400,8 @@ class Run:
         self.close()
         if self._stage:
             self._reap_stage()
-        if self.pid:
+        if self.pid and not self._over:
+            self._over = True  # its pid may be somebody else's from now on
             self._end()
         if self.handle_received >= 0:
             os.close(self.handle_received)

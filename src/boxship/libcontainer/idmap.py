@@ -3,7 +3,7 @@
 import os
 from errno import errorcode
 
-from boxship.errors import FailedPrecondition
+from boxship.errors import FailedPrecondition, InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,25 +13,30 @@ if TYPE_CHECKING:
 
 
 def _lines(spec: "dict[str, Any]", key: str) -> str:
-    maps = (spec.get("linux") or {}).get(key) or ()
-    if not maps:
-        return _default(key, (spec.get("process") or {}).get("user") or {})
     from .compile.idmaps import lines
 
-    return lines(maps, f"linux.{key}")
+    return lines(spec["linux"][key], f"linux.{key}")
 
 
-def _default(key: str, user: "dict[str, Any]") -> str:
-    """Without mappings: root's namespace has the ids that ours has; another user's has one, his own."""
-    file, field, own = {
-        "uidMappings": ("uid_map", "uid", os.geteuid()),
-        "gidMappings": ("gid_map", "gid", os.getegid()),
-    }[key]
-    if os.geteuid() != 0:
-        return f"{user.get(field, 0)} {own} 1\n"
-    with open(f"/proc/self/{file}") as f:
-        ranges = [line.split() for line in f]
-    return "".join(f"{first} {first} {size}\n" for first, _, size in ranges)
+def check_joined(pid: int, spec: "dict[str, Any]") -> None:
+    """Mappings beside the path of a user namespace must be those that it has; ``pid`` is a process that joined it.
+
+    containerd and CRI-O write both. Raises InvalidArgument when they differ, as runc does.
+    """
+    linux = spec.get("linux") or {}
+    joined = [n["path"] for n in linux.get("namespaces") or () if n["type"] == "user" and n.get("path")]
+    given = {key: linux.get(key) or [] for key in ("uidMappings", "gidMappings")}
+    if not joined or not any(given.values()):
+        return
+    for file, key in (("uid_map", "uidMappings"), ("gid_map", "gidMappings")):
+        with open(f"/proc/{pid}/{file}") as f:
+            found = sorted(tuple(map(int, line.split())) for line in f)
+        if found != sorted((m.get("containerID", 0), m.get("hostID", 0), m["size"]) for m in given[key]):
+            has = ", ".join(" ".join(map(str, each)) for each in found) or "nothing"
+            raise InvalidArgument(
+                f"linux.{key} differs from the user namespace {joined[0]}, which maps {has}",
+                remedy="leave uidMappings and gidMappings out: a namespace that is joined has its own",
+            )
 
 
 def host_id(spec: "dict[str, Any]", uid: int) -> int:

@@ -21,7 +21,7 @@ from .compile.namespaces import CGROUPS, IDS_MAPPED, NET_DEVICES
 from .compile.process import SECCOMP_AGENT
 from .container import CREATED, CREATING, OCI_VERSION, RUNNING, Container, read_spec
 from .executor import Run
-from .idmap import host_id, write_maps
+from .idmap import check_joined, host_id, write_maps
 from .plan.ops import Await
 from .process import Stdio, Terminal, stdio_owners
 from .resources import before_entering, cgroup_owner, cgroup_path, for_cgroups
@@ -71,6 +71,7 @@ def create(
             claimed(container.directory)
         _make(container, container.directory, container.spec, stdio, request, cgroup_manager, trace, checked)
     except BaseException as error:
+        container.blame_memory(error)
         container.undo()
         container.keep_failure(error)
         raise
@@ -248,6 +249,7 @@ def _meet(container: Container, name: str, run: Run, tasks: "list[str]") -> None
     if not run.pid:
         run.until_cloned()
         record_process(container, run.pid)
+        check_joined(run.pid, spec)
     run.until(name)
     if name == IDS_MAPPED:
         write_maps(run.pid, spec, container.host)
@@ -264,6 +266,10 @@ def _meet(container: Container, name: str, run: Run, tasks: "list[str]") -> None
         run.go()
     elif name == SECCOMP_AGENT:
         to_seccomp_agent(container, run, CREATED)
+    elif container.plan is not None and name in container.plan.mapped_sources:
+        from .mapped_source import map_ids
+
+        map_ids(run, container.plan.mapped_sources[name])
 
 
 def to_seccomp_agent(container: Container, run: Run, status: str) -> None:

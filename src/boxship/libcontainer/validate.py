@@ -8,6 +8,8 @@ What depends on this host (a device that is not there, a limit that may not be r
 it, and not looked at here; seccomp profiles are checked where they are compiled, once.
 """
 
+from itertools import pairwise
+
 from boxship.errors import InvalidArgument
 from boxship.linux.abi.process import IO_PRIORITY_CLASSES, NAMESPACES, PERSONALITIES, RLIMITS, SCHED_FLAGS, SCHEDULERS
 
@@ -167,6 +169,8 @@ def walk(value: "Any", shape: "Any", path: str) -> None:
 
 # ── Rules ──
 
+MOST_MAPPINGS = 340  # user_namespaces(7), since Linux 4.15
+
 
 def _version(spec: "dict[str, Any]") -> None:
     version = spec.get("ociVersion")
@@ -196,6 +200,11 @@ def _process(spec: "dict[str, Any]") -> None:
         soft, hard = limit.get("soft") or 0, limit.get("hard") or 0
         if soft > hard:
             raise InvalidArgument(f"process.rlimits[{index}].soft: {soft} is above the hard limit {hard}")
+    for key, cpus in (process.get("execCPUAffinity") or {}).items():
+        if cpus and key in PROCESS["execCPUAffinity"]:
+            from .compile.affinity import mask
+
+            mask(cpus, f"process.execCPUAffinity.{key}")
 
 
 def _without_nul(path: str, text: str) -> None:
@@ -219,12 +228,19 @@ def _namespaces(spec: "dict[str, Any]") -> None:
             f"linux.{mapped[0]} is set, but the container has no user namespace of its own",
             remedy='add {"type": "user"} to linux.namespaces',
         )
-    if kinds.get("user") == "" and len(mapped) == 1:
-        missing = "gidMappings" if "uidMappings" in mapped else "uidMappings"
-        raise InvalidArgument(
-            f"linux.{missing} is empty, but linux.{mapped[0]} is not",
-            remedy="give both, or neither for the ids that you have",
-        )
+    if kinds.get("user") == "":
+        for key in ("uidMappings", "gidMappings"):
+            maps = linux.get(key)
+            if not maps:
+                raise InvalidArgument(
+                    f"linux.{key} is empty, but the container has a user namespace of its own",
+                    remedy='map at least its root, like [{"containerID": 0, "hostID": 100000, "size": 65536}]',
+                )
+            if all(mapping.get("containerID") for mapping in maps):
+                raise InvalidArgument(
+                    f"linux.{key} maps nothing to the container's id 0",
+                    remedy="the container is set up by its root: map containerID 0",
+                )
     for key in mapped:
         _mappings(linux[key], f"linux.{key}")
     offsets = linux.get("timeOffsets")
@@ -249,6 +265,17 @@ def _mappings(mappings: "list[dict[str, Any]]", path: str) -> None:
         for key in ("containerID", "hostID"):
             if mapping.get(key, 0) + mapping["size"] > 1 << 32:
                 raise InvalidArgument(f"{path}[{index}]: {key} and size go beyond the last id")
+    if len(mappings) > MOST_MAPPINGS:
+        raise InvalidArgument(f"{path} has {len(mappings)} entries: Linux takes {MOST_MAPPINGS} at most")
+    for key in ("containerID", "hostID"):
+        ordered = sorted((mapping.get(key, 0), mapping["size"], index) for index, mapping in enumerate(mappings))
+        for (first, size, index), (second, _, other) in pairwise(ordered):
+            if first + size > second:
+                index, other = sorted((index, other))
+                raise InvalidArgument(
+                    f"{path}[{other}] overlaps {path}[{index}]: {key} {second} is in both",
+                    remedy="an id can be mapped only once",
+                )
 
 
 def _mounts(spec: "dict[str, Any]") -> None:
@@ -258,6 +285,9 @@ def _mounts(spec: "dict[str, Any]") -> None:
         for key in ("destination", "source", "type"):
             if "\0" in (mount.get(key) or ""):
                 _without_nul(f"mounts[{index}].{key}", mount[key])
+        for key in ("uidMappings", "gidMappings"):
+            if mount.get(key):
+                _mappings(mount[key], f"mounts[{index}].{key}")
 
 
 def _hooks(spec: "dict[str, Any]") -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from boxship.errors import InvalidArgument
 from boxship.oci import digest as digests
-from boxship.oci import shapes
+from boxship.oci import strict_json
 from boxship.oci.platform import Platform, best, normalise
 
 MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -140,7 +140,7 @@ def document_media_type(data: bytes, what: str) -> str:
     both, or with a field twice, or with one in other letters, since some readers do not look at the case of a key.
     """
     try:
-        fields = shapes.load(data, DOCUMENT_LIMIT)
+        fields = strict_json.load(data, DOCUMENT_LIMIT)
     except InvalidArgument as error:
         raise InvalidArgument(f"invalid {what}", cause=error.message) from error
     if not isinstance(fields, dict):

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from boxship.errors import InvalidArgument
+from boxship.oci.value import Value
 
 # uname's machine and other common spellings -> (GOARCH, variant).
 _ARCHITECTURES = {
@@ -28,11 +28,13 @@ _ARCHITECTURES = {
 _DEFAULT_VARIANT = {("amd64", "v1"): "", ("arm64", "v8"): "", ("arm64", "8"): ""}
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
-    os: str
-    architecture: str
-    variant: str = ""
+class Platform(Value):
+    __slots__ = ("architecture", "os", "variant")
+
+    def __init__(self, os: str, architecture: str, variant: str = "") -> None:
+        self.os = os
+        self.architecture = architecture
+        self.variant = variant
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)

@@ -6,11 +6,11 @@ or a colon, is ``localhost``, or has an upper-case letter; else it belongs to th
 """
 
 import re
-from dataclasses import dataclass, replace
 
 from boxship.errors import InvalidArgument
 from boxship.oci import digest as digests
 from boxship.oci.digest import Digest
+from boxship.oci.value import Value
 
 DEFAULT_DOMAIN = "docker.io"
 LEGACY_DOMAIN = "index.docker.io"
@@ -26,14 +26,16 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Value):
     """A normalised reference; ``str()`` gives the complete form, `familiar` the short one."""
 
-    domain: str
-    path: str
-    tag: str = ""
-    digest: "Digest | None" = None
+    __slots__ = ("digest", "domain", "path", "tag")
+
+    def __init__(self, domain: str, path: str, tag: str = "", digest: "Digest | None" = None) -> None:
+        self.domain = domain
+        self.path = path
+        self.tag = tag
+        self.digest = digest
 
     @property
     def name(self) -> str:
@@ -54,7 +56,11 @@ class Reference:
 
     def with_default_tag(self) -> "Reference":
         """The same with ``:latest`` when it names neither a tag nor a digest."""
-        return self if self.tag or self.digest else replace(self, tag=DEFAULT_TAG)
+        return self if self.tag or self.digest else self.tagged(DEFAULT_TAG)
+
+    def tagged(self, tag: str) -> "Reference":
+        """The repository's reference with this tag, and no digest."""
+        return Reference(self.domain, self.path, tag)
 
     def _suffix(self) -> str:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")

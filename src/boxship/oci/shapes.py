@@ -3,21 +3,17 @@
 A *shape* is a small object; `complaints` walks a value along it and says every fault with its JSON path
 (``manifests[0].digest``).  Keys that no shape names are allowed, as the specs ask of readers.
 
-`load` reads JSON as strictly as two readers need to agree on it: a key that stands twice in an object is a fault,
-since some readers take the first and some the last.
+`boxship.oci.strict_json` reads the values.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from boxship.errors import InvalidArgument
+from .strict_json import short
 
 Path = str
-DEPTH = 64
-"""Documents nest four or five deep; what is deeper than this is meant to hurt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +47,7 @@ class Text(Shape):
         if not isinstance(value, str):
             yield _not(self, value, path)
         elif self.rule and (reason := self.rule(value)):
-            yield Complaint(path, f"{_short(value)} {reason}")
+            yield Complaint(path, f"{short(value)} {reason}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Whole(Shape):
             yield _not(self, value, path)
         elif not self.least <= value <= self.most:
             wanted = f"must be {self.least}" if self.least == self.most else f"must be {self.least} to {self.most}"
-            yield Complaint(path, f"{_short(value)} {wanted}")
+            yield Complaint(path, f"{short(value)} {wanted}")
 
 
 @dataclass(frozen=True)
@@ -151,51 +147,6 @@ def complaints(shape: Shape, value: Any) -> "list[Complaint]":
     return list(shape.check(value, ""))
 
 
-def load(data: bytes, limit: int) -> Any:
-    """The JSON value. Raises InvalidArgument: not JSON (with line and column), too large, too deep, a key twice."""
-    if len(data) > limit:
-        raise InvalidArgument(f"it is larger than {limit} bytes")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"it is not UTF-8: byte {error.start}") from None
-    if _depth(text) > DEPTH:
-        raise InvalidArgument(f"it is nested more than {DEPTH} deep")
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
-    except json.JSONDecodeError as error:
-        raise InvalidArgument(f"it is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except ValueError:  # Python's guard against numbers of thousands of digits
-        raise InvalidArgument("it is not JSON that can be read: a number has too many digits") from None
-
-
-def _object(pairs: "list[tuple[str, Any]]") -> "dict[str, Any]":
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise InvalidArgument(f"the key {_short(twice)} stands twice in an object")
-    return found
-
-
-def _constant(word: str) -> Any:
-    raise InvalidArgument(f"it is not JSON: {word} is no number")
-
-
-_STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-
-
-def _depth(text: str) -> int:
-    deepest = depth = 0
-    for match in _STRINGS_AND_BRACKETS.finditer(text):
-        if match[0] in ("[", "{"):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif match[0] in ("]", "}"):
-            depth -= 1
-    return deepest
-
-
 _KINDS = {
     str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object",
 }  # fmt: skip
@@ -203,11 +154,6 @@ _KINDS = {
 
 def _not(shape: Shape, value: Any, path: Path) -> Complaint:
     return Complaint(path, f"it must be {shape.name}, not {_KINDS.get(type(value), 'null')}")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _key(path: Path, key: str) -> Path:

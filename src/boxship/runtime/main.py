@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Call:
     """One invocation: the global settings and the verb's own flags."""
 
-    __slots__ = ("cgroup_manager", "criu", "log", "options", "root", "root_given")
+    __slots__ = ("as_crun", "cgroup_manager", "criu", "log", "options", "root", "root_given")
 
     def __init__(self, root: str, log: Log, options: Parsed, cgroup_manager: str, criu: str) -> None:
         self.root = root
@@ -27,6 +27,7 @@ class Call:
         self.cgroup_manager = cgroup_manager
         self.criu = criu
         self.root_given = False
+        self.as_crun = False  # the command line is crun's
 
     def id(self) -> str:
         """The container's id: the first operand, which `check_operands` has seen to be there."""
@@ -115,6 +116,7 @@ def main(argv: "list[str]") -> int:
             options.text("criu"),
         )
         call.root_given = bool(options.text("root"))
+        call.as_crun = bool(options.text("cgroup-manager"))
         if "BOXSHIP_RECLAIM" in os.environ:
             from .reclaim import reclaim
 

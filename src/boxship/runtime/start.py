@@ -133,6 +133,26 @@ def write_pid_file(path: str, pid: int) -> None:
         raise FailedPrecondition(f"write --pid-file {path}", cause=error.strerror or str(error)) from error
 
 
+def map_every_id(spec: "dict[str, Any]") -> None:
+    """A user namespace without mappings gets every id onto itself (another user than root: his own), as crun has it.
+
+    runc refuses it, and so do we where it is not crun's command line that we are given.
+    """
+    linux = spec.get("linux")
+    namespaces = linux.get("namespaces") if isinstance(linux, dict) else None
+    if not isinstance(linux, dict) or not isinstance(namespaces, list):
+        return  # what is wrong with it is said where it is checked
+    made = any(isinstance(one, dict) and one.get("type") == "user" and not one.get("path") for one in namespaces)
+    if not made or linux.get("uidMappings") or linux.get("gidMappings"):
+        return
+    for key, file, own in (("uidMappings", "uid_map", os.geteuid()), ("gidMappings", "gid_map", os.getegid())):
+        ranges = [(0, own, 1)]
+        if os.geteuid() == 0:
+            with open(f"/proc/self/{file}") as f:
+                ranges = [(int(first), int(first), int(size)) for first, _, size in map(str.split, f)]
+        linux[key] = [{"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in ranges]
+
+
 def container_parts(call: "Call") -> "tuple[str, str, dict[str, Any], bool, int]":
     """(id, bundle, spec, terminal, preserved descriptors) of ``create`` and ``run``."""
     from boxship.libcontainer.container import read_spec
@@ -141,6 +161,8 @@ def container_parts(call: "Call") -> "tuple[str, str, dict[str, Any], bool, int]
     id = call.id()
     bundle = os.path.abspath(call.options.text("bundle", "."))
     spec = read_spec(bundle, call.options.text("config"))
+    if call.as_crun:
+        map_every_id(spec)
     check(spec)
     process = spec.get("process") or {}
     return id, bundle, spec, bool(process.get("terminal")), preserved(call.options, process)

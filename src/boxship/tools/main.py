@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 
 from boxship.errors import BoxshipError, Cancelled
 from boxship.flags import Flag, Parsed, UsageError, describe, parse
@@ -58,15 +57,19 @@ FLAGS = (
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-@dataclass(frozen=True, slots=True)
 class Habit:
-    """What a name stands for: a program's verbs, and how it tells that it failed."""
+    """What a name stands for: a program's verbs, and how it tells that it failed.
 
-    program: str
-    about: str
-    verbs: Mapping[str, tuple[str, str]]
-    logrus: bool = False
-    """Errors are log lines, as those of the Go tools are."""
+    ``logrus``: errors are log lines, as those of the Go tools are.
+    """
+
+    def __init__(
+        self, program: str, about: str, verbs: Mapping[str, tuple[str, str]], *, logrus: bool = False
+    ) -> None:
+        self.program = program
+        self.about = about
+        self.verbs = verbs
+        self.logrus = logrus
 
 
 def habit_of(called: str) -> Habit:
@@ -93,6 +96,25 @@ def _umoci_program(arguments: Sequence[str] | None) -> int:
 
     program: Callable[[Sequence[str] | None], int] = import_module("boxship.tools.umoci.main").main
     return program(arguments)
+
+
+def program(called: str = "") -> None:
+    """What the installed program runs: `main`, and its exit code."""
+    import gc
+
+    gc.set_threshold(100_000)  # little of what is made at the start is garbage, and looking for it takes time
+    # msgspec takes typing_extensions in the place of typing where it finds it, and that loads as long as the rest.
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    import msgspec  # noqa: F401
+
+    del sys.modules["typing_extensions"]
+    code = main(called=called)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = 141
+    os._exit(code)  # taking the interpreter apart takes as long as copying a small image
 
 
 def main(arguments: Sequence[str] | None = None, called: str = "") -> int:

@@ -112,12 +112,12 @@ def _destination(image: Name, group: Group, o: Parsed) -> Name:
 
 
 def _copy(image: Name, destination: Name, group: Group, there: Access, options: Options, o: Parsed) -> Document:
-    from dataclasses import replace
+    import msgspec
 
     from boxship.tools.copy import copied
     from boxship.tools.progress import report
 
-    asked = replace(options, access=group.access)
+    asked = msgspec.structs.replace(options, access=group.access)
     return retrying(o, lambda: copied(image, destination, group.access, there, asked, report(False)))
 
 

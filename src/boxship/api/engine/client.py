@@ -1,23 +1,25 @@
 """A small synchronous client of the Engine API.
 
 One connection a request: local connects cost microseconds, and attach and exec keep theirs.
-Only ``_socket``-level modules are imported at the top, because every command of the CLI starts here.
+Little is imported at the top, because every command of the CLI starts here.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from time import monotonic_ns
 
 from boxship.errors import BoxshipError, PeerError, Unavailable
+from boxship.http.client import Connection
 
 from .address import Address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import IO, Any, ClassVar
+
+    from boxship.http.client import Answer, Body, Headers
 
 VERSION = "1.47"
 CHUNK = 65536
@@ -36,48 +38,20 @@ class EngineError(BoxshipError):
 class Response:
     """An answer whose body is read as it comes."""
 
-    def __init__(self, connection: _Connection, status: int, headers: dict[str, str], head_only: bool) -> None:
-        self._connection = connection
-        self.status = status
-        self.headers = headers
-        self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
-        length = headers.get("content-length")
-        self._left = 0 if head_only or status in (204, 304) else int(length) if length else -1
-        if head_only or status in (204, 304):
-            self._chunked = False
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.status = answer.status
+        self.headers: Headers = answer.headers
 
     def fileno(self) -> int:
-        return self._connection.socket.fileno()
+        return self._answer.connection.socket.fileno()
 
     def parts(self) -> Iterator[bytes]:
         """The body's parts as they arrive; raises PeerError when it is cut short."""
-        connection = self._connection
-        if self._chunked:
-            while True:
-                line = connection.line()
-                try:
-                    size = int(line.split(b";")[0], 16)
-                except ValueError:
-                    raise PeerError(f"the engine sent a malformed chunk {line[:40]!r}") from None
-                left = size
-                while left:
-                    part = connection.some(left)
-                    if not part:
-                        raise PeerError("the engine's answer was cut short")
-                    left -= len(part)
-                    yield part
-                connection.line()
-                if not size:
-                    return
-        while self._left:
-            part = connection.some(CHUNK if self._left < 0 else min(CHUNK, self._left))
-            if not part:
-                if self._left > 0:
-                    raise PeerError("the engine's answer was cut short")
-                return
-            if self._left > 0:
-                self._left -= len(part)
-            yield part
+        try:
+            yield from self._answer.parts()
+        except ConnectionError as error:
+            raise PeerError("the engine's answer cannot be read", cause=str(error)) from error
 
     def read(self) -> bytes:
         data = b"".join(self.parts())
@@ -107,13 +81,13 @@ class Response:
             yield json.loads(rest)
 
     def close(self) -> None:
-        self._connection.close()
+        self._answer.connection.close()
 
 
 class Hijacked:
     """A connection that attach or exec took over: raw bytes both ways."""
 
-    def __init__(self, connection: _Connection, media_type: str) -> None:
+    def __init__(self, connection: Connection, media_type: str) -> None:
         self.socket = connection.socket
         self.early = bytes(connection.buffer)
         self.multiplexed = "multiplexed" in media_type
@@ -129,88 +103,44 @@ class Hijacked:
         self.socket.close()
 
 
-class _Connection:
-    def __init__(self, address: Address) -> None:
-        self.buffer = bytearray()
-        self.socket = self._connect(address)
+def _connect(address: Address) -> Connection:
+    """Raises Unavailable."""
+    try:
+        if address.kind == "unix":
+            connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connected.connect(address.path)
+            return Connection(connected)
+        connected = socket.create_connection((address.host, address.port))
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except PermissionError as error:
+        raise Unavailable(
+            f"permission denied while trying to connect to the engine at {address.text}",
+            remedy="run as root, or be in the group that the engine's -G names",
+        ) from error
+    except OSError as error:
+        raise Unavailable(
+            f"Cannot connect to the engine at {address.text}. Is it running?", cause=error.strerror or str(error)
+        ) from error
+    return Connection(_secure(connected, address), secure=True) if address.tls else Connection(connected)
 
-    def _connect(self, address: Address) -> socket.socket:
-        try:
-            if address.kind == "unix":
-                connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                connected.connect(address.path)
-                return connected
-            connected = socket.create_connection((address.host, address.port))
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except PermissionError as error:
-            raise Unavailable(
-                f"permission denied while trying to connect to the engine at {address.text}",
-                remedy="run as root, or be in the group that the engine's -G names",
-            ) from error
-        except OSError as error:
-            raise Unavailable(
-                f"Cannot connect to the engine at {address.text}. Is it running?", cause=error.strerror or str(error)
-            ) from error
-        return self._secure(connected, address) if address.tls else connected
 
-    def _secure(self, connected: socket.socket, address: Address) -> socket.socket:
-        import ssl
+def _secure(connected: socket.socket, address: Address) -> socket.socket:
+    import ssl
 
-        assert address.tls is not None
-        ca, certificate, key, verify = address.tls
-        context = ssl.create_default_context(cafile=ca if verify else None)
-        if not verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        try:
-            context.load_cert_chain(certificate, key)
-        except OSError:
-            pass  # an engine that asks for none takes none
-        try:
-            return context.wrap_socket(connected, server_hostname=address.host)
-        except (OSError, ssl.SSLError) as error:
-            raise Unavailable(f"TLS to the engine at {address.text}", cause=str(error)) from error
-
-    def send(self, data: bytes) -> None:
-        try:
-            self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the engine answered before it read everything; the answer says why
-
-    def some(self, limit: int) -> bytes:
-        if self.buffer:
-            data = bytes(self.buffer[:limit])
-            del self.buffer[:limit]
-            return data
-        try:
-            return self.socket.recv(min(limit, CHUNK))
-        except ConnectionResetError:
-            return b""
-
-    def line(self) -> bytes:
-        while (end := self.buffer.find(b"\n")) < 0:
-            data = self.socket.recv(CHUNK)
-            if not data:
-                raise PeerError("the engine closed the connection in the middle of its answer")
-            self.buffer += data
-        found = bytes(self.buffer[:end])
-        del self.buffer[: end + 1]
-        return found.rstrip(b"\r")
-
-    def head(self) -> tuple[int, dict[str, str]]:
-        while True:
-            status_line = self.line().split(b" ", 2)
-            if len(status_line) < 2 or not status_line[1].isdigit():
-                raise PeerError(f"the engine's answer is not HTTP: {b' '.join(status_line)[:80]!r}")
-            headers: dict[str, str] = {}
-            while line := self.line():
-                name, _, value = line.decode("latin-1").partition(":")
-                headers[name.strip().lower()] = value.strip()
-            if status_line[1] != b"100":
-                return int(status_line[1]), headers
-
-    def close(self) -> None:
-        self.socket.close()
+    assert address.tls is not None
+    ca, certificate, key, verify = address.tls
+    context = ssl.create_default_context(cafile=ca if verify else None)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError:
+        pass  # an engine that asks for none takes none
+    try:
+        return context.wrap_socket(connected, server_hostname=address.host)
+    except (OSError, ssl.SSLError) as error:
+        raise Unavailable(f"TLS to the engine at {address.text}", cause=str(error)) from error
 
 
 class Client:
@@ -265,47 +195,38 @@ class Client:
         headers: dict[str, str],
     ) -> Response:
         began = monotonic_ns()
-        connection = _Connection(self.address)
-        data = self._head(connection, method, path, query, body, stream is not None, content_type, False, headers)
-        connection.send(data)
-        if stream is not None:
-            while part := stream.read(1 << 16):
-                connection.send(b"%x\r\n%b\r\n" % (len(part), part))
-            connection.send(b"0\r\n\r\n")
-        status, answered = connection.head()
+        pieces: Body = iter(lambda: stream.read(CHUNK), b"") if stream is not None else None
+        answer = self._send(method, path, query, body, pieces, content_type, headers)
         self._observe(f"{method} {path}", began)
-        response = Response(connection, status, answered, method == "HEAD")
-        if status >= 400:
+        response = Response(answer)
+        if answer.status >= 400:
             raise self._error(response)
         return response
 
     def hijack(self, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Hijacked:
         """Take a connection over (attach, exec start); raises EngineError."""
         began = monotonic_ns()
-        connection = _Connection(self.address)
-        connection.send(self._head(connection, "POST", path, query, body, False, "", True))
-        status, headers = connection.head()
+        answer = self._send("POST", path, query, body, None, "", {"Connection": "Upgrade", "Upgrade": "tcp"})
         self._observe(f"POST {path} (hijacked)", began)
-        if status not in (101, 200):
-            raise self._error(Response(connection, status, headers, False))
-        return Hijacked(connection, headers.get("content-type", ""))
+        if answer.status not in (101, 200):
+            raise self._error(Response(answer))
+        return Hijacked(answer.connection, answer.headers.get("Content-Type"))
 
     def _observe(self, call: str, began: int) -> None:
         if Client.observer is not None:
             Client.observer(call, began, monotonic_ns())
 
-    def _head(
+    def _send(
         self,
-        connection: _Connection,
         method: str,
         path: str,
         query: dict[str, Any] | None,
         body: Any,
-        chunked: bool,
+        pieces: Body,
         content_type: str,
-        upgrade: bool,
-        headers: dict[str, str] | None = None,
-    ) -> bytes:
+        headers: dict[str, str],
+    ) -> Answer:
+        """Ask over a connection of its own. Raises Unavailable, PeerError."""
         target = f"/v{self.version}{path}"
         pairs = {k: v for k, v in (query or {}).items() if v is not None and v is not False and v != ""}
         if pairs:
@@ -314,23 +235,21 @@ class Client:
                 for key, values in pairs.items()
                 for value in (values if isinstance(values, list) else [values])
             )
-        lines = [f"{method} {target} HTTP/1.1", "Host: boxship", f"User-Agent: boxship ({self.address.kind})"]
-        data = b""
+        fields = {"Host": "boxship", "User-Agent": f"boxship ({self.address.kind})"}
         if body is not None:
             import json
 
-            data = json.dumps(body).encode()
+            pieces = json.dumps(body).encode()
             content_type = "application/json"
-        if chunked:
-            lines.append("Transfer-Encoding: chunked")
-        else:
-            lines.append(f"Content-Length: {len(data)}")
         if content_type:
-            lines.append(f"Content-Type: {content_type}")
-        if upgrade:
-            lines += ["Connection: Upgrade", "Upgrade: tcp"]
-        lines += [f"{name}: {value}" for name, value in {**self.headers, **(headers or {})}.items()]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode() + data
+            fields["Content-Type"] = content_type
+        connection = _connect(self.address)
+        try:
+            connection.request(method, target, {**fields, **self.headers, **headers}, pieces)
+            return connection.answer(method)
+        except ConnectionError as error:
+            connection.close()
+            raise PeerError("the engine's answer cannot be read", cause=str(error)) from error
 
     def _error(self, response: Response) -> EngineError:
         import json

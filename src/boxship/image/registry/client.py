@@ -21,6 +21,7 @@ from boxship.errors import (
     Unauthenticated,
     Unavailable,
 )
+from boxship.http.client import address, speaks_tls, split
 from boxship.http.headers import number
 from boxship.oci import digest as digests
 from boxship.oci import image as oci
@@ -28,8 +29,8 @@ from boxship.oci.digest import Digest
 from boxship.oci.reference import Reference
 
 from .credentials import Credential
-from .hosts import Settings, endpoints
-from .session import Response, Session, Unreachable
+from .hosts import Endpoint, Settings, endpoints
+from .session import CONNECT, Response, Session, Unreachable, proxy_of
 
 ACCEPT = ", ".join([oci.MEDIA_INDEX, oci.DOCKER_INDEX, oci.MEDIA_MANIFEST, oci.DOCKER_MANIFEST, "*/*;q=0.1"])
 LIST_LIMIT = 8 << 20
@@ -387,6 +388,8 @@ class Repository:
         wanted = endpoints(self.reference.domain, self._settings, capability)
         failure: BoxshipError | None = None
         for place, endpoint in enumerate(wanted):
+            if _is_plain(endpoint, wanted[place + 1 :]):
+                continue
             session = self._sessions.get(endpoint.url)
             if session is None:
                 # A mirror is somebody else: it gets no credentials of the registry that it mirrors.
@@ -421,6 +424,20 @@ class Repository:
     def close(self) -> None:
         for session in self._sessions.values():
             session.close()
+
+
+def _is_plain(endpoint: Endpoint, others: "list[Endpoint]") -> bool:
+    """Whether this is an https address of a server that turns out to speak plain HTTP, which may be spoken to it.
+
+    A greeting tells so in no time; loading a TLS library and failing takes as long as a small copy.
+    """
+    http = "http" + endpoint.url.removeprefix("https")
+    if endpoint.plain or not any(one.url == http for one in others) or proxy_of(endpoint.url):
+        return False
+    try:
+        return not speaks_tls(*address(split(endpoint.url)[1], "https"), CONNECT)
+    except OSError:
+        return False  # asking will say what is wrong
 
 
 def _unreachable(error: BoxshipError) -> bool:

@@ -6,9 +6,9 @@ Files of ``registries.conf.d`` beside the main file add to it and replace its en
 """
 
 import os
-import tomllib
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
 
 from boxship.errors import FailedPrecondition, InvalidArgument
 from boxship.oci import reference as references
@@ -17,8 +17,7 @@ from boxship.oci.reference import Reference
 SYSTEM = "/etc/containers/registries.conf"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """Where a name may be asked for: the name that it has there, and whether anything is verified."""
 
     reference: Reference
@@ -83,7 +82,7 @@ def _at(reference: Reference, prefix: str, table: "dict[str, Any]") -> Address:
     if not location or location == prefix:
         return Address(reference, insecure)
     renamed = location + str(reference)[_fits(reference, prefix) :]
-    return Address(replace(references.parse(renamed)), insecure)
+    return Address(references.parse(renamed), insecure)
 
 
 def _tables(path: str, *, named: bool) -> "list[dict[str, Any]]":
@@ -100,13 +99,15 @@ def _tables(path: str, *, named: bool) -> "list[dict[str, Any]]":
 
 
 def _read(path: str, *, must: bool) -> "list[dict[str, Any]]":
+    if not (must or os.path.exists(path)):
+        return []
+    import tomllib
+
     try:
         with open(path, "rb") as file:
             document = tomllib.load(file)
     except FileNotFoundError:
-        if must:
-            raise InvalidArgument(f"{path}: no such file", remedy="give an existing --registries-conf") from None
-        return []
+        raise InvalidArgument(f"{path}: no such file", remedy="give an existing --registries-conf") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{path}: not TOML", cause=str(error)) from error
     except OSError as error:

@@ -8,9 +8,7 @@ Secrets are never logged and are not part of ``repr``.
 import base64
 import binascii
 import os
-import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -22,13 +20,15 @@ HUB_KEY = "https://index.docker.io/v1/"
 _HELPER_TIMEOUT = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(msgspec.Struct, frozen=True):
     """A name and a secret, or an ``identity_token`` that is exchanged for access tokens."""
 
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Credential({self.username!r}, ...)"
 
     def __bool__(self) -> bool:
         return bool(self.username or self.identity_token)
@@ -178,6 +178,8 @@ class Credentials:
         program = f"docker-credential-{helper}"
         if "/" in helper:
             raise InvalidArgument(f"credential helper {helper!r} is no name")
+        import subprocess
+
         try:
             done = subprocess.run(
                 [program, verb], input=data, capture_output=True, timeout=_HELPER_TIMEOUT, check=False

@@ -6,12 +6,12 @@ Plain HTTP is spoken on the loopback interface, and to registries that the setti
 tried (docker's ``insecure-registries``).
 """
 
-import ipaddress
 import os
-import tomllib
+import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from boxship.errors import InvalidArgument
 
@@ -19,8 +19,7 @@ DIRECTORIES = ("/etc/boxship/certs.d", "/etc/docker/certs.d", "/etc/containerd/c
 _REAL = {"docker.io": "https://registry-1.docker.io", "index.docker.io": "https://registry-1.docker.io"}
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     """One address of a registry. ``url`` has no path but possibly a prefix; ``own`` is False for a mirror.
 
     ``verify`` False takes any certificate. ``capabilities`` are some of pull, resolve and push.
@@ -38,8 +37,7 @@ class Endpoint:
         return self.url.startswith("http://")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """``insecure``: registries (``host``, ``host:port`` or a CIDR); ``mirrors``: URLs to ask first, by registry.
 
     ``verify`` True asks for TLS with a good certificate also on loopback, False for neither anywhere.
@@ -48,7 +46,7 @@ class Settings:
     """
 
     insecure: tuple[str, ...] = ()
-    mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    mirrors: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     directories: tuple[str, ...] = DIRECTORIES
     verify: "bool | None" = None
     certificates: str = ""
@@ -59,10 +57,12 @@ def is_loopback(domain: str) -> bool:
     name = _name(domain)
     if name == "localhost" or name.endswith(".localhost"):
         return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    for family, first in ((socket.AF_INET, b"\x7f"), (socket.AF_INET6, bytes(15) + b"\1")):
+        try:
+            return socket.inet_pton(family, name).startswith(first)
+        except OSError:
+            continue  # an address of the other family, or a name
+    return False
 
 
 def _name(domain: str) -> str:
@@ -76,6 +76,10 @@ def _is_insecure(domain: str, settings: Settings) -> bool:
         return not settings.verify
     if is_loopback(domain) or domain in settings.insecure or _name(domain) in settings.insecure:
         return True
+    if not settings.insecure:
+        return False
+    import ipaddress
+
     try:
         address = ipaddress.ip_address(_name(domain))
     except ValueError:
@@ -141,6 +145,8 @@ def _certificates(directory: str) -> "tuple[tuple[str, ...], tuple[str, str] | N
 
 
 def _from_toml(path: str, domain: str) -> Iterator[Endpoint]:
+    import tomllib
+
     try:
         with open(path, "rb") as file:
             document = tomllib.load(file)

@@ -6,18 +6,16 @@ Repeated after a pause that doubles: what the network broke, 429 and 5xx, if sen
 A redirect to another origin does not get our credentials, and there are at most ten.
 """
 
+from __future__ import annotations
+
 import base64
-import random
-import ssl
+import os
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import msgspec
-import urllib3
 
 from boxship.errors import (
     BoxshipError,
@@ -29,10 +27,21 @@ from boxship.errors import (
     Unauthenticated,
     Unavailable,
 )
+from boxship.http.client import Client, Unreached, split
 from boxship.http.headers import number
 
-from .credentials import Credential
 from .hosts import Endpoint, is_loopback
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Mapping
+
+    from boxship.http.client import Answer, Headers
+
+    from .credentials import Credential
+
+    Body = bytes | Callable[[], Iterable[bytes]] | None
 
 REDIRECTS = 10
 TRIES = 5
@@ -45,8 +54,6 @@ LONGEST_TOKEN = 86400
 ERROR_LIMIT = 64 << 10
 AGENT = "boxship"
 
-Body = "bytes | Callable[[], Iterable[bytes]] | None"
-
 
 class Unreachable(Unavailable):
     """There is no registry at this address, or not one that speaks so: asking again now changes nothing."""
@@ -55,17 +62,17 @@ class Unreachable(Unavailable):
 class Response:
     """An answer whose body has not been read. Close it, or use it in a ``with``."""
 
-    def __init__(self, raw: "urllib3.BaseHTTPResponse", url: str) -> None:
-        self._raw = raw
+    def __init__(self, answer: Answer, url: str) -> None:
+        self._answer = answer
         self.url = url
-        self.status = raw.status
-        self.headers: Mapping[str, str] = raw.headers
+        self.status = answer.status
+        self.headers: Headers = answer.headers
 
     def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes, b"" at the end; raises Unavailable when the connection breaks."""
+        """``size`` bytes, fewer at the end only; raises Unavailable when the connection breaks."""
         try:
-            return self._raw.read(size if size >= 0 else None)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return self._answer.read(size)
+        except OSError as error:
             raise Unavailable(f"the connection to {urlsplit(self.url).netloc} broke", cause=_reason(error)) from error
 
     def all(self, limit: int, what: str) -> bytes:
@@ -80,13 +87,9 @@ class Response:
 
     def close(self) -> None:
         """Give the connection back when little is left to read, else end it."""
-        if (getattr(self._raw, "length_remaining", None) or 0) <= ERROR_LIMIT and not self._raw.closed:
-            self._raw.drain_conn()
-            self._raw.release_conn()
-        else:
-            self._raw.close()
+        self._answer.close()
 
-    def __enter__(self) -> "Response":
+    def __enter__(self) -> Response:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,7 +102,7 @@ class Session:
     def __init__(
         self,
         endpoint: Endpoint,
-        credential: "Callable[[], Credential | None]",
+        credential: Callable[[], Credential | None],
         *,
         registry_token: str = "",
         agent: str = "",
@@ -113,7 +116,7 @@ class Session:
         self._lock = threading.Lock()
         self._authorization: dict[str, tuple[str, float]] = {}  # by scope: header, until when (monotonic)
         self._given = f"Bearer {registry_token}" if registry_token else ""
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._clients: dict[str, Client] = {}
 
     # ── Requests ──
 
@@ -123,9 +126,9 @@ class Session:
         path: str,
         *,
         scope: str = "",
-        headers: "Mapping[str, str] | None" = None,
-        body: "bytes | Callable[[], Iterable[bytes]] | None" = None,
-        expect: "tuple[int, ...]" = (200,),
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        expect: tuple[int, ...] = (200,),
         what: str = "",
         again: bool = True,
     ) -> Response:
@@ -144,7 +147,7 @@ class Session:
             except Unavailable as error:
                 if last or isinstance(error, Unreachable):
                     raise
-                time.sleep(pause * (0.75 + random.random() / 2))
+                time.sleep(_about(pause))
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             if response.status in expect:
@@ -152,7 +155,7 @@ class Session:
             if (response.status == 429 or response.status >= 500) and response.status != 501 and not last:
                 wait = min(_retry_after(response.headers), LONGEST_PAUSE)
                 response.close()
-                time.sleep(max(wait, pause * (0.75 + random.random() / 2)))
+                time.sleep(max(wait, _about(pause)))
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             with response:
@@ -160,8 +163,8 @@ class Session:
         raise AssertionError("the last attempt returns or raises")
 
     def _authorised(
-        self, method: str, url: str, scope: str, headers: "Mapping[str, str]",
-        body: "bytes | Callable[[], Iterable[bytes]] | None",
+        self, method: str, url: str, scope: str, headers: Mapping[str, str],
+        body: Body,
     ) -> Response:  # fmt: skip
         sent = self._with(headers, scope)
         response = self._follow(method, url, sent, body)
@@ -177,7 +180,7 @@ class Session:
             self._authorization[scope] = header
         return self._follow(method, url, self._with(headers, scope), body)
 
-    def _with(self, headers: "Mapping[str, str]", scope: str) -> "dict[str, str]":
+    def _with(self, headers: Mapping[str, str], scope: str) -> dict[str, str]:
         found = {"User-Agent": self._agent, **headers}
         with self._lock:
             header, until = self._authorization.get(scope, ("", 0.0))
@@ -187,15 +190,13 @@ class Session:
             found["Authorization"] = self._given
         return found
 
-    def _follow(
-        self, method: str, url: str, headers: "dict[str, str]", body: "bytes | Callable[[], Iterable[bytes]] | None"
-    ) -> Response:
+    def _follow(self, method: str, url: str, headers: dict[str, str], body: Body) -> Response:
         origin = urlsplit(url)[:2]
         for _ in range(REDIRECTS + 1):
             response = self._send(method, url, headers, body)
             if response.status not in (301, 302, 303, 307, 308) or not response.headers.get("Location"):
                 return response
-            target = urljoin(url, response.headers["Location"])
+            target = urljoin(url, response.headers.get("Location"))
             response.close()
             parts = urlsplit(target)
             if parts.scheme not in ("https", "http") or not parts.netloc:
@@ -209,51 +210,45 @@ class Session:
             url = target
         raise PeerError(f"{self.host} redirects more than {REDIRECTS} times", cause=f"last to {url}")
 
-    def _send(
-        self, method: str, url: str, headers: "dict[str, str]", body: "bytes | Callable[[], Iterable[bytes]] | None"
-    ) -> Response:
-        payload: Any = body() if callable(body) else body
+    def _send(self, method: str, url: str, headers: dict[str, str], body: Body) -> Response:
+        payload = body() if callable(body) else body
         try:
-            raw = self._pool(url).request(
-                method, url, headers=headers, body=payload, preload_content=False, decode_content=False,
-                redirect=False, retries=False, timeout=urllib3.Timeout(connect=CONNECT, read=READ),
-            )  # fmt: skip
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            answer = self._client(url).request(method, url, headers, payload)
+        except OSError as error:
             cause = _reason(error)
-            if isinstance(error, urllib3.exceptions.TimeoutError) and not _is_final(error):
+            if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(f"{urlsplit(url).netloc} does not answer", cause=cause) from error
             remedy = ""
             if "CERTIFICATE_VERIFY_FAILED" in cause or "certificate verify failed" in cause:
                 remedy = (
                     f"put its authority into /etc/docker/certs.d/{self.host}/ca.crt, or name the registry insecure"
                 )
-            kind = Unreachable if _is_final(error) else Unavailable
+            kind = Unreachable if isinstance(error, Unreached) else Unavailable
             raise kind(f"cannot reach {urlsplit(url).netloc}", cause=cause, remedy=remedy) from error
-        return Response(raw, url)
+        return Response(answer, url)
 
-    def _pool(self, url: str) -> urllib3.PoolManager:
+    def _client(self, url: str) -> Client:
         parts = urlsplit(url)
         own = parts.netloc == self.host
-        proxy = _proxy(parts.scheme, parts.netloc)
+        proxy = proxy_of(url)
         key = f"{own} {proxy}"
         with self._lock:
-            pool = self._pools.get(key)
-            if pool is None:
+            client = self._clients.get(key)
+            if client is None:
                 # Our certificate and our trust are for the registry, not for whom it redirects to.
-                context = _tls(self.endpoint if own else Endpoint(url))
-                arguments: dict[str, Any] = {"maxsize": 8, "ssl_context": context}
-                pool = urllib3.ProxyManager(proxy, **arguments) if proxy else urllib3.PoolManager(**arguments)
-                self._pools[key] = pool
-            return pool
+                endpoint = self.endpoint if own else Endpoint(url)
+                client = Client(lambda: _tls(endpoint), proxy=proxy, connect=CONNECT, read=READ)
+                self._clients[key] = client
+            return client
 
     def close(self) -> None:
         with self._lock:
-            for pool in self._pools.values():
-                pool.clear()
+            for client in self._clients.values():
+                client.close()
 
     # ── Who we are ──
 
-    def _known(self) -> "Credential | None":
+    def _known(self) -> Credential | None:
         with self._lock:
             if not self._asked:
                 self._credential = self._ask_credential()
@@ -261,8 +256,8 @@ class Session:
             return self._credential
 
     def _answer(
-        self, challenges: "list[tuple[str, dict[str, str]]]", scope: str, refused: BoxshipError
-    ) -> "tuple[str, float]":
+        self, challenges: list[tuple[str, dict[str, str]]], scope: str, refused: BoxshipError
+    ) -> tuple[str, float]:
         """The Authorization header that the challenges ask for, and until when it is good."""
         for scheme, parameters in challenges:
             if scheme == "bearer" and parameters.get("realm"):
@@ -279,7 +274,7 @@ class Session:
                 return f"Basic {text}", float("inf")
         raise refused
 
-    def _token(self, parameters: "dict[str, str]", scope: str) -> "tuple[str, float]":
+    def _token(self, parameters: dict[str, str], scope: str) -> tuple[str, float]:
         """Exchange what we know for a token (anonymous when we know nothing)."""
         realm = parameters["realm"]
         parts = urlsplit(realm)
@@ -354,27 +349,22 @@ def _said(response: Response) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, without urllib3's wrapping."""
-    while True:
-        inner = getattr(error, "reason", None) or error.__cause__
-        if not isinstance(inner, BaseException) or inner is error:
-            break
-        error = inner
+    """What the system or the TLS library says."""
     text = str(error.args[-1]) if isinstance(error, OSError) and error.args else str(error)
-    return text.rpartition("object at 0x")[2].partition(">: ")[2] or text or type(error).__name__
+    return text or type(error).__name__
 
 
-def _is_final(error: BaseException) -> bool:
-    """Refused, no such name, no TLS: nothing that passes."""
-    return isinstance(error, (urllib3.exceptions.SSLError, urllib3.exceptions.NewConnectionError))
+def _about(seconds: float) -> float:
+    """A quarter less or more, so that those who were refused together do not come back together."""
+    return seconds * (0.75 + os.urandom(1)[0] / 512)
 
 
-def _retry_after(headers: "Mapping[str, str]") -> float:
+def _retry_after(headers: Headers) -> float:
     """Seconds; dates are not worth a parser here."""
     return float(max(number(headers.get("Retry-After", "")), 0))
 
 
-def _challenges(header: str) -> "list[tuple[str, dict[str, str]]]":
+def _challenges(header: str) -> list[tuple[str, dict[str, str]]]:
     """``Bearer realm="...",service="..."`` and the like, several in one header: [(scheme, parameters)]."""
     found: list[tuple[str, dict[str, str]]] = []
     at, size = 0, min(len(header), 8192)
@@ -397,7 +387,7 @@ def _challenges(header: str) -> "list[tuple[str, dict[str, str]]]":
     return found
 
 
-def _value(header: str, at: int, size: int) -> "tuple[str, int]":
+def _value(header: str, at: int, size: int) -> tuple[str, int]:
     """A token or quoted string from ``at``: its value, and where it ends."""
     if at >= size or header[at] != '"':
         start = at
@@ -415,6 +405,8 @@ def _value(header: str, at: int, size: int) -> "tuple[str, int]":
 
 
 def _tls(endpoint: Endpoint) -> ssl.SSLContext:
+    import ssl  # takes as long as a small copy
+
     if endpoint.plain or not endpoint.verify:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the system's authorities takes 40 ms
     else:
@@ -434,15 +426,15 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext:
     return context
 
 
-_bypassed: "Callable[[str, dict[str, str]], bool]" = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
-
-
-def _proxy(scheme: str, netloc: str) -> str:
+def proxy_of(url: str) -> str:
     """The proxy that the environment names for an address (``HTTPS_PROXY``, ``NO_PROXY``), or ""."""
-    if is_loopback(netloc):
+    scheme, netloc, _ = split(url)
+    if is_loopback(netloc) or not any(name.lower().endswith("_proxy") for name in os.environ):
         return ""
-    proxies = urllib.request.getproxies_environment()
-    proxy = proxies.get(scheme, "")
-    if not proxy or _bypassed(netloc, proxies):
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+    proxies = getproxies_environment()
+    proxy: str = proxies.get(scheme, "")
+    if not proxy or proxy_bypass_environment(netloc, proxies):
         return ""
     return proxy if "://" in proxy else "http://" + proxy

@@ -12,18 +12,25 @@ Both are closed by who opened them, also after a failure; closing twice is fine.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal
+
+import msgspec
 
 from boxship.errors import BoxshipError, InvalidArgument, NotFound
-from boxship.image.compression import CHUNK, Reader
 from boxship.image.manifests import Document
 from boxship.image.registry.credentials import Credential
+from boxship.image.streams import CHUNK, Reader
 from boxship.image.trust.signatures import Signature
 from boxship.oci import image as oci
 from boxship.oci import platform as platforms
 from boxship.oci.digest import Digest, Verifier, parse
 from boxship.oci.platform import Platform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 class ImageNotFound(NotFound):
@@ -32,8 +39,7 @@ class ImageNotFound(NotFound):
     exit_code = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(msgspec.Struct, frozen=True):
     """An image's name as a person writes it."""
 
     transport: str
@@ -43,8 +49,7 @@ class Name:
         return f"{self.transport}:{self.details}"
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(msgspec.Struct, frozen=True):
     """How to reach one end of a copy: what skopeo's ``--src-...`` or ``--dest-...`` flags say.
 
     ``credential`` None looks into the auth files, an empty one asks nobody. ``tls_verify`` None verifies, but not on
@@ -53,7 +58,7 @@ class Access:
 
     credential: "Credential | None" = None
     authfile: str = ""
-    registry_token: str = field(default="", repr=False)
+    registry_token: str = ""
     cert_dir: str = ""
     tls_verify: "bool | None" = None
     daemon_host: str = ""
@@ -63,7 +68,7 @@ class Access:
     tmpdir: str = ""
     agent: str = ""
     """What stands before our name in requests."""
-    platform: Platform = field(default_factory=platforms.host)
+    platform: Platform = msgspec.field(default_factory=platforms.host)
     compress: bool = False
     """``dir:`` compresses what is not (--dest-compress)."""
     decompress: bool = False
@@ -71,6 +76,9 @@ class Access:
     accept_uncompressed: bool = False
     """``oci:`` takes plain layers as they are."""
     additional_tags: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Access({self.credential!r}, {self.platform})"  # the token is nobody's business
 
 
 class Blob(Protocol):
@@ -109,15 +117,12 @@ class Source(Protocol):
 
     def manifest(self, digest: str = "") -> Document:
         """The document that the name stands for, or an index's instance by its digest. Raises ImageNotFound."""
-        ...
 
     def blob(self, descriptor: oci.Descriptor) -> Blob:
         """Its bytes, not yet verified; may be asked for more than once. Raises NotFound."""
-        ...
 
     def signatures(self, digest: str = "") -> "list[Signature]":
         """Of the named document, or of an instance; possibly none."""
-        ...
 
     def close(self) -> None: ...
 
@@ -140,26 +145,21 @@ class Destination(Protocol):
 
     def has(self, descriptor: oci.Descriptor, source: Name) -> bool:
         """Whether the blob is there, or could be brought there without being sent."""
-        ...
 
     def put(self, source: "Callable[[], Blob]", descriptor: oci.Descriptor) -> oci.Descriptor:
         """Take a blob; says its digest and size. ``source`` gives it from the start, each time that it is called.
 
         A descriptor with digest "" is of bytes that are being made; else they are verified. Raises DataLoss.
         """
-        ...
 
     def put_manifest(self, document: Document, *, instance: bool) -> None:
         """Take a manifest or index; ``instance`` for one that an index names, which must come before its index."""
-        ...
 
     def put_signatures(self, signatures: "list[Signature]", digest: str, *, instance: bool) -> None:
         """Raises Unimplemented where signatures have no place; an empty list is fine everywhere."""
-        ...
 
     def commit(self) -> None:
         """Show the image under its name."""
-        ...
 
     def close(self) -> None: ...
 

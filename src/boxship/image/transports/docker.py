@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 from boxship.errors import AlreadyExists, BoxshipError, InvalidArgument, NotFound, PeerError
-from boxship.image.compression import CHUNK
 from boxship.image.manifests import Document
 from boxship.image.registry import containers_conf
 from boxship.image.registry.auth import AuthFiles
@@ -19,6 +18,7 @@ from boxship.image.registry.client import Repository
 from boxship.image.registry.containers_conf import Address
 from boxship.image.registry.hosts import DIRECTORIES, Settings
 from boxship.image.registry.resumed import Resumed
+from boxship.image.streams import CHUNK
 from boxship.image.trust import attached, lookaside
 from boxship.image.trust.signatures import Signature, Sigstore, Simple
 from boxship.oci import image as oci

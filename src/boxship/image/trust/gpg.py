@@ -10,7 +10,8 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from boxship.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unimplemented
 from boxship.image.manifests import Document, digest_of
@@ -25,8 +26,7 @@ class BadSignature(PermissionDenied):
     """It is no signature by a key that counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class GpgSigner:
+class GpgSigner(msgspec.Struct, frozen=True):
     """A ``boxship.image.copy.Signer``: ``key`` is a fingerprint or what gpg finds a key by."""
 
     key: str

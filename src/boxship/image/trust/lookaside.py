@@ -6,9 +6,9 @@ The most specific entry wins: the name with its tag, the repository, each namesp
 """
 
 import os
-import shutil
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from boxship.errors import FailedPrecondition, InvalidArgument, Unavailable
 from boxship.oci.digest import algorithm, encoded, parse
@@ -22,8 +22,7 @@ LIMIT = 4 << 20
 MOST = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Lookaside:
+class Lookaside(msgspec.Struct, frozen=True):
     """Where signatures of one name are read and written; ``attachments``: sigstore ones are in the registry."""
 
     url: str
@@ -66,6 +65,8 @@ class Lookaside:
         target = self.staging or self.url
         if target.startswith("file://"):
             path = os.path.dirname(self._url(target, reference, digest, 1)[len("file://") :])
+            import shutil
+
             shutil.rmtree(path, ignore_errors=True)  # what is not there needs no removing
 
     @staticmethod
@@ -161,14 +162,12 @@ def _fetch(url: str) -> "bytes | None":
             raise Unavailable(f"cannot read {url}", cause=error.strerror or str(error)) from error
     if not url.startswith(("http://", "https://")):
         raise InvalidArgument(f"lookaside {url}", cause="neither file:// nor http(s)://")
-    import urllib3
+    from boxship.image.registry.hosts import Endpoint
+    from boxship.image.registry.session import Session
 
+    session = Session(Endpoint(url), lambda: None)
     try:
-        answer = urllib3.request("GET", url, timeout=30.0, retries=2)
-    except urllib3.exceptions.HTTPError as error:
-        raise Unavailable(f"cannot read {url}", cause=str(error)) from error
-    if answer.status == 404:
-        return None
-    if answer.status != 200:
-        raise Unavailable(f"cannot read {url}", cause=f"it answered {answer.status}")
-    return answer.data[:LIMIT]
+        with session.request("GET", url, expect=(200, 404), what=f"signature {url}") as answer:
+            return answer.all(LIMIT, f"signature {url}") if answer.status == 200 else None
+    finally:
+        session.close()

@@ -5,7 +5,6 @@ understand must not be taken for one that we do.
 """
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,8 +17,7 @@ SIGSTORE_TYPE = "cosign container image signature"
 CREATOR = "boxship"
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(msgspec.Struct, frozen=True):
     """``reference`` is what the signer says the image is; ``digest`` the manifest's."""
 
     reference: str

@@ -9,8 +9,9 @@ not be passed over.
 import base64
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+import msgspec
 
 from boxship.errors import BoxshipError, InvalidArgument, PermissionDenied, Unimplemented
 from boxship.image.manifests import Document, digest_of
@@ -19,10 +20,16 @@ from boxship.oci import image as oci
 from boxship.oci import reference as references
 from boxship.oci.reference import Reference
 
-from . import gpg, payload
+from . import payload
 from .identity import Match, match_of
 from .lookaside import scopes
 from .signatures import Signature, Sigstore, Simple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 SYSTEM = "/etc/containers/policy.json"
 
@@ -31,8 +38,7 @@ class Rejected(PermissionDenied):
     """The policy does not let this image be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """What is judged. ``signatures`` is asked when a requirement wants them."""
 
     name: Name
@@ -92,14 +98,15 @@ def _means(image: Image, found: payload.Payload, match: Match) -> None:
         raise Rejected(f"Signature for docker digest {found.digest} does not match {digest}")
 
 
-@dataclass(frozen=True, slots=True)
-class SignedBy:
+class SignedBy(msgspec.Struct, frozen=True):
     """A simple signature by one of the keys."""
 
     keys: "tuple[bytes, ...]"
     match: Match
 
     def check(self, image: Image) -> None:
+        from . import gpg
+
         with gpg.keyring(self.keys) as (home, trusted):
 
             def accepts(signature: Simple) -> None:
@@ -111,8 +118,7 @@ class SignedBy:
             _any_of(image, Simple, accepts)
 
 
-@dataclass(frozen=True, slots=True)
-class SigstoreSigned:
+class SigstoreSigned(msgspec.Struct, frozen=True):
     """A sigstore signature by one of the keys."""
 
     keys: "tuple[bytes, ...]"
@@ -128,8 +134,7 @@ class SigstoreSigned:
         _any_of(image, Sigstore, accepts)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """``transports``: transport -> scope -> requirements; the scope "" is a transport's own default."""
 
     default: "tuple[Requirement, ...]"

@@ -6,7 +6,6 @@ A directory or a lookaside server keeps either in one file: a simple signature a
 """
 
 import base64
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -20,19 +19,17 @@ SIGSTORE_KEY = "dev.cosignproject.cosign/signature"
 _MARK = b"\0sigstore-json\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Simple:
+class Simple(msgspec.Struct, frozen=True):
     """An OpenPGP signed message."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Sigstore:
+class Sigstore(msgspec.Struct, frozen=True):
     """``payload`` is what was signed."""
 
     payload: bytes
-    annotations: "dict[str, str]" = field(default_factory=dict)
+    annotations: "dict[str, str]" = msgspec.field(default_factory=dict)
     media_type: str = SIGSTORE_PAYLOAD
 
 

@@ -14,6 +14,19 @@ from . import tree
 from .writes import pairs
 
 
+def kills(directory: str) -> int:
+    """How many processes of a manager's ``oom_directory`` were killed for want of memory; 0 where nobody counts."""
+    if not directory:
+        return 0
+    for file in ("memory.events", "memory.oom_control"):  # v2; v1 since Linux 4.13
+        try:
+            with open(f"{directory}/{file}") as f:
+                return pairs(f.read()).get("oom_kill", 0)
+        except OSError:
+            continue  # the other version, no memory controller, or the group has gone
+    return 0
+
+
 class OomWatch:
     """Poll ``fileno()`` for ``mask``, then ``take()`` says how many there were. Closing twice is fine.
 

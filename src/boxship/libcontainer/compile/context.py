@@ -18,18 +18,34 @@ if TYPE_CHECKING:
     from .options import Options
 
 
+class MappedSource:
+    """What the creator needs to map the ids of a source: the maps, or the path of a user namespace that has them."""
+
+    __slots__ = ("gids", "joined", "map_all", "recursive", "uids", "what")
+
+    def __init__(self, what: str, uids: str, gids: str, joined: str, *, recursive: bool, map_all: bool) -> None:
+        self.what = what
+        self.uids = uids
+        self.gids = gids
+        self.joined = joined
+        self.recursive = recursive
+        self.map_all = map_all
+
+
 class Plan:
     """A list of operations, and what each stretch of it is for.
 
     ``purposes`` are (index of the first operation, text), in order; ``notes`` are what a person should know about
     how the spec was carried out (a limit that was clamped).
     ``nodes_first``: the devices are made before the cgroups are entered.
+    ``mapped_sources`` are the meeting points at which the creator maps the ids of a source that earlier mounts made.
     """
 
-    __slots__ = ("nodes_first", "notes", "ops", "purposes")
+    __slots__ = ("mapped_sources", "nodes_first", "notes", "ops", "purposes")
 
     def __init__(self) -> None:
         self.nodes_first = True
+        self.mapped_sources: dict[str, MappedSource] = {}
         self.ops: list[Op] = []
         self.purposes: list[tuple[int, str]] = []
         self.notes: list[str] = []
@@ -159,6 +175,7 @@ class Context:
         self.legacy_rootfs: list[tuple[int, str, str, list[str]]] = []
         self.bind_sources: dict[int, int] = {}
         self.mount_id_maps: dict[int, int] = {}
+        self.mapped_sources: dict[int, MappedSource] = {}  # those that the creator maps, by index
         self.inner_sources: dict[int, str] = {}  # sources that are places of the container, by index
         self.read_only_later: list[int] = []
         self.id_maps: dict[tuple[str, str], int] = {}

@@ -2,13 +2,15 @@
 
 Only who is privileged over a file system may map its ids: so this happens in the creator's namespaces, before the
 container's own user namespace is there.
+A source that an earlier mount of the container makes is not there yet then. In a user namespace the executor sends
+its descriptor at a meeting point, and the creator has it copied and mapped (libcontainer/mapped_source.py).
 """
 
 from boxship.errors import InvalidArgument
-from boxship.libcontainer.plan.ops import CWD, Open, SetMountAttributes, UserNamespace
+from boxship.libcontainer.plan.ops import CWD, Await, Open, SendHandle, SetMountAttributes, UserNamespace
 from boxship.linux.abi.mount import AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_IDMAP
 
-from .context import Context
+from .context import Context, MappedSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,8 +61,11 @@ def _on_host(c: Context, key: str, id: int) -> int:
     return id
 
 
-def prepare(c: Context, index: int, mount: "dict[str, Any]", options: "Options") -> None:
-    """Make the user namespace of a mount's id map: the mount's own, or else the container's."""
+def prepare(c: Context, index: int, mount: "dict[str, Any]", options: "Options", inside: str) -> None:
+    """Make the user namespace of a mount's id map: the mount's own, or else the container's.
+
+    ``inside`` is where in the container the source is, "" when it is the host's.
+    """
     where = f"mounts[{index}] on {mount.get('destination')}"
     if not c.privileged:
         raise InvalidArgument(f"{where}: an id-mapped mount needs root", remedy="leave idmap and the mappings away")
@@ -75,6 +80,17 @@ def prepare(c: Context, index: int, mount: "dict[str, Any]", options: "Options")
     joined = not uids and not gids and "user" in c.joined  # the container's are those of the namespace that it joins
     if not joined and not (uids and gids):
         raise InvalidArgument(f"{where}: an id-mapped mount needs both uidMappings and gidMappings")
+    if inside and c.userns:
+        path = c.joined["user"] if joined else ""
+        c.mapped_sources[index] = MappedSource(
+            f"{where}: map the ids of /{inside} of the container",
+            uids,
+            gids,
+            path,
+            recursive=options.recursive,
+            map_all=options.idmap == "ridmap",
+        )
+        return
     userns = c.id_maps.get((uids, gids))
     if userns is None:
         userns = c.id_maps[uids, gids] = c.slot()
@@ -86,3 +102,11 @@ def apply(c: Context, index: int, options: "Options", slot: int) -> None:
     """Give the detached mount in ``slot`` the id map that was prepared for it."""
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if options.idmap == "ridmap" else 0)
     c.add(SetMountAttributes(slot, "", flags, MOUNT_ATTR_IDMAP, 0, 0, c.mount_id_maps[index]))
+
+
+def by_creator(c: Context, source: MappedSource, slot: int) -> None:
+    """Have the creator copy and map what ``scratch`` is a descriptor of; the detached mount comes into ``slot``."""
+    name = f"mapped-source-{len(c.plan.mapped_sources)}"
+    c.plan.mapped_sources[name] = source
+    c.add(SendHandle(c.scratch))
+    c.add(Await(name, slot))

@@ -106,8 +106,8 @@ def open_bind_sources(c: Context) -> None:
         if mapped:
             from . import idmaps
 
-            idmaps.prepare(c, index, mount, options)
-        if _inside(c, source) and not (mapped and c.userns):
+            idmaps.prepare(c, index, mount, options, _inside(c, source))
+        if _inside(c, source):
             c.inner_sources[index] = _inside(c, source)  # what earlier mounts put there is part of it
             continue
         flags = OPEN_TREE_CLONE | (AT_RECURSIVE if options.recursive else 0)
@@ -271,6 +271,11 @@ def _open_inner_source(c: Context, index: int, options: Options) -> None:
     path, slot = c.inner_sources[index], c.bind_sources[index]
     c.purpose(f"open /{path} of the container, to be bind-mounted")
     c.open_in_root(c.scratch, path, O_PATH | (O_NOFOLLOW if options.source_no_follow else 0))
+    if index in c.mapped_sources:
+        from . import idmaps
+
+        idmaps.by_creator(c, c.mapped_sources[index], slot)
+        return
     c.add(OpenTree(slot, c.scratch, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if options.recursive else 0)))
     if index in c.mount_id_maps:
         from . import idmaps

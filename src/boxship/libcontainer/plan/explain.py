@@ -24,6 +24,7 @@ _REMEDIES = {
     ("Write", "EACCES"): "the cgroup belongs to somebody else",
     ("Write", "ENOSPC"): "the cpuset of that cgroup is empty",
     ("Write", "EAGAIN"): "the cgroup's pids limit leaves no room",
+    ("SetNs", "EINVAL"): "it is a namespace of another kind, or the user namespace that we are in",
     ("SetIds", "EINVAL"): "that id is not mapped in the user namespace",
     ("SetGroups", "EINVAL"): "a group id is not mapped in the user namespace",
     ("WriteFile", "ENOENT"): "this kernel or namespace has no such setting",

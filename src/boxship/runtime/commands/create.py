@@ -35,7 +35,7 @@ def create(call: Call, *, detached: bool) -> "tuple[Container, bool]":
         bundle,
         root=call.root,
         spec=spec,
-        keep_spec=bool(options.text("config")),  # the bundle has the same, unless another file was named
+        keep_spec=bool(options.text("config")) or call.as_crun,  # else the bundle has the same
         stdio=streams(spec.get("process") or {}, terminal, not detached),
         cgroup_manager=call.cgroup_manager,
         no_pivot=options.flag("no-pivot"),

@@ -7,7 +7,7 @@ from boxship.libcontainer.restore import restore
 from boxship.libcontainer.validate import check
 
 from ..main import Call
-from ..start import StartFailed, check_terminal, send_console, write_pid_file
+from ..start import StartFailed, check_terminal, map_every_id, send_console, write_pid_file
 from .checkpoint import options, warn_without_root
 
 
@@ -22,6 +22,8 @@ def run(call: Call) -> int:
     container = None
     try:
         spec = read_spec(bundle, flags.text("config"))
+        if call.as_crun:
+            map_every_id(spec)
         check(spec)
         given = options(call, spec.get("annotations") or {})
         terminal = bool((spec.get("process") or {}).get("terminal"))
@@ -36,7 +38,7 @@ def run(call: Call) -> int:
             given,
             root=call.root,
             spec=spec,
-            keep_spec=bool(flags.text("config")),
+            keep_spec=bool(flags.text("config")) or call.as_crun,
             streams=(-1, -1, -1) if terminal else (0, 1, 2),
             cgroup_manager=call.cgroup_manager,
         )
