@@ -19,6 +19,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
     from typing import Any
 
 
@@ -26,7 +27,8 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
     """Run ``program`` from a file's content, and end; returns when the file is stale.
 
     The content is (our own code, magic number, [(module, source, is a package, time of change, size)], [code],
-    [(extension module, file)]); the last are Python's own, and finding them takes as long as loading them.
+    [(extension module, file)], path of the file itself, LATE); extension modules are Python's own, and finding them
+    takes as long as loading them.
     Whoever calls us has only our code, so nothing but builtins may be used here.
     """
     import gc
@@ -34,7 +36,7 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
     import sys
 
     gc.disable()  # nothing that is made here is garbage
-    _, magic, modules, codes, extensions = content
+    _, magic, modules, codes, extensions, path, late = content
     if magic != sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
         return
     for _, source, _, changed, size in modules:
@@ -89,6 +91,12 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
     gc.freeze()
     gc.enable()
     code = made[program].main(argv)
+    if code == 0:
+        more = [n for n in sys.modules if n[:8] == "boxship." and n not in made and not n.endswith(late)]
+        if more:
+            from boxship.coldstart import want_more
+
+            want_more(path, more)
     # End at once: taking the interpreter apart costs 2 ms, and nothing of ours waits for it.
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -120,8 +128,36 @@ class _Recorder:
         return spec
 
 
-# What they make is cached: the first run of a verb needs them, the others do not.
-LATE = ("seccomp.compiler", "seccomp.assembler", "linux.abi.syscalls")
+# What they make is cached, so the first run of a verb needs them and the others do not; this module runs once, too.
+LATE = ("seccomp.compiler", "seccomp.assembler", "seccomp.search", "linux.abi.syscalls", "boxship.coldstart")
+RARE = ("termios",)
+"""Extension modules that most runs do without: the first may have had a terminal."""
+
+
+def _wanted(path: str) -> "list[str]":
+    """The modules that runs from a file had to import all the same."""
+    try:
+        with open(path + ".more") as file:
+            return file.read().split()
+    except OSError:
+        return []
+
+
+def want_more(path: str, names: "list[str]") -> None:
+    """A run needed modules that the file has not, since the run that made it went another way: let it be made anew."""
+    import os
+
+    known = _wanted(path)
+    if set(names) <= set(known):
+        return  # they cannot be recorded, or somebody is about to
+    temporary = f"{path}.more.{os.getpid()}"
+    try:
+        with open(temporary, "w") as file:
+            file.write("\n".join(sorted({*known, *names})))
+        os.replace(temporary, path + ".more")
+        os.unlink(path)
+    except OSError:
+        return  # where nothing can be written, every run imports as usual
 
 
 def _write(path: str, done: "list[tuple[str, str, bool]]") -> None:
@@ -135,17 +171,33 @@ def _write(path: str, done: "list[tuple[str, str, bool]]") -> None:
         status = os.stat(source)
         with open(source, "rb") as f:
             # Without docstrings: a third of the size, and nobody asks for help() here.
-            codes.append(compile(f.read(), source, "exec", dont_inherit=True, optimize=2))
+            codes.append(_compiled(f.read(), source))
         modules.append((name, source, package, status.st_mtime_ns, status.st_size))
     magic = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
     temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "wb") as f:
-            f.write(marshal.dumps((preload.__code__, magic, modules, codes, _extensions())))
+            f.write(marshal.dumps((preload.__code__, magic, modules, codes, _extensions(), path, LATE)))
         os.replace(temporary, path)
     except OSError:
         return
+
+
+def _compiled(text: bytes, source: str) -> "CodeType":
+    """The code of a module, without imports from ``__future__``: they are for the compiler, and would load a module."""
+    import __future__
+
+    import ast
+
+    tree = ast.parse(text, source)
+    flags = 0
+    for statement in list(tree.body):
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            tree.body.remove(statement)
+            for name in statement.names:
+                flags |= getattr(__future__, name.name).compiler_flag
+    return compile(tree, source, "exec", flags, dont_inherit=True, optimize=2)
 
 
 def _extensions() -> "list[tuple[str, str]]":
@@ -153,7 +205,7 @@ def _extensions() -> "list[tuple[str, str]]":
     found = []
     for name, module in sys.modules.items():
         file = getattr(module, "__file__", None)
-        if file and "." not in name and isinstance(module.__loader__, _extension_loader()):
+        if file and "." not in name and name not in RARE and isinstance(module.__loader__, _extension_loader()):
             found.append((name, file))
     return found
 
@@ -170,6 +222,11 @@ def start(root: str, program: str, argv: "list[str]", path: str) -> int:
     run: Callable[[list[str]], int] = __import__(program, fromlist=["main"]).main
     try:
         status = run(argv)
+        for name in _wanted(path) if status == 0 else ():
+            try:
+                __import__(name)
+            except ImportError:
+                continue  # of another vintage
     finally:
         sys.meta_path.remove(recorder)
     if status == 0:  # a failed run may have imported half of what a good one needs

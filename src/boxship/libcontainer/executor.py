@@ -14,9 +14,9 @@ and the host's file can never be reached through /proc/PID/exe and overwritten (
 
 import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socketpair
+from _struct import pack
 from errno import EACCES, ECHILD, ECONNRESET, EINTR, EISDIR, ENOENT, ENOEXEC, EPIPE, ETIME, errorcode
 from fcntl import F_DUPFD_CLOEXEC, fcntl
-from struct import pack
 
 from boxship.errors import BoxshipError, Internal, StepFailed, Unavailable
 

@@ -8,8 +8,6 @@ What depends on this host (a device that is not there, a limit that may not be r
 it, and not looked at here; seccomp profiles are checked where they are compiled, once.
 """
 
-from itertools import pairwise
-
 from boxship.errors import InvalidArgument
 from boxship.linux.abi.process import IO_PRIORITY_CLASSES, NAMESPACES, PERSONALITIES, RLIMITS, SCHED_FLAGS, SCHEDULERS
 
@@ -269,7 +267,7 @@ def _mappings(mappings: "list[dict[str, Any]]", path: str) -> None:
         raise InvalidArgument(f"{path} has {len(mappings)} entries: Linux takes {MOST_MAPPINGS} at most")
     for key in ("containerID", "hostID"):
         ordered = sorted((mapping.get(key, 0), mapping["size"], index) for index, mapping in enumerate(mappings))
-        for (first, size, index), (second, _, other) in pairwise(ordered):
+        for (first, size, index), (second, _, other) in zip(ordered, ordered[1:], strict=False):
             if first + size > second:
                 index, other = sorted((index, other))
                 raise InvalidArgument(

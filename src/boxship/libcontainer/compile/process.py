@@ -5,8 +5,8 @@ The order matters: the working directory and the credentials first, the program 
 it, and the seccomp filter is loaded last, so that it need not allow what only the runtime does.
 """
 
+from _struct import pack
 from errno import EBADF, EINVAL, ENOSYS, EPERM, EROFS
-from struct import pack
 
 from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
