@@ -76,7 +76,7 @@ def packer(compression: Compression, level: "int | None" = None, *, threads: int
 
 
 def quick_packer(*, threads: int = 0) -> Packer:
-    """gzip by ISA-L, fifteen times as fast as zlib for a tenth more bytes, which are this kind of CPU's.
+    """gzip by ISA-L, eight times as fast as zlib's level 4 for a tenth more bytes, which are this kind of CPU's.
 
     For layers that somebody waits for and whose identity is their diff ID.
     """
