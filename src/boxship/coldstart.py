@@ -144,7 +144,7 @@ def _wanted(path: str) -> "list[str]":
 
 
 def want_more(path: str, names: "list[str]") -> None:
-    """A run needed modules that the file has not, since the run that made it went another way: let it be made anew."""
+    """A run needed modules that the file lacks, as the run that made it went another way: let it be made anew."""
     import os
 
     known = _wanted(path)
@@ -185,7 +185,7 @@ def _write(path: str, done: "list[tuple[str, str, bool]]") -> None:
 
 
 def _compiled(text: bytes, source: str) -> "CodeType":
-    """The code of a module, without imports from ``__future__``: they are for the compiler, and would load a module."""
+    """The code of a module, without imports from ``__future__``: they are the compiler's, and would load a module."""
     import __future__
 
     import ast
@@ -197,7 +197,8 @@ def _compiled(text: bytes, source: str) -> "CodeType":
             tree.body.remove(statement)
             for name in statement.names:
                 flags |= getattr(__future__, name.name).compiler_flag
-    return compile(tree, source, "exec", flags, dont_inherit=True, optimize=2)
+    code: CodeType = compile(tree, source, "exec", flags, dont_inherit=True, optimize=2)
+    return code
 
 
 def _extensions() -> "list[tuple[str, str]]":

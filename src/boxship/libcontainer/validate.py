@@ -267,7 +267,7 @@ def _mappings(mappings: "list[dict[str, Any]]", path: str) -> None:
         raise InvalidArgument(f"{path} has {len(mappings)} entries: Linux takes {MOST_MAPPINGS} at most")
     for key in ("containerID", "hostID"):
         ordered = sorted((mapping.get(key, 0), mapping["size"], index) for index, mapping in enumerate(mappings))
-        for (first, size, index), (second, _, other) in zip(ordered, ordered[1:], strict=False):
+        for (first, size, index), (second, _, other) in zip(ordered, ordered[1:], strict=False):  # noqa: RUF007 - itertools is half a millisecond of a cold start
             if first + size > second:
                 index, other = sorted((index, other))
                 raise InvalidArgument(
