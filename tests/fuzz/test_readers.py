@@ -11,7 +11,7 @@ from boxship.errors import BoxshipError
 from .mutate import mutate
 from .targets import TARGETS
 
-ROUNDS = {"tar": 1500, "document": 4000, "challenge": 4000}
+ROUNDS = {"tar": 1500, "document": 4000, "challenge": 4000, "answer": 4000}
 
 
 @pytest.mark.parametrize("name", TARGETS)
