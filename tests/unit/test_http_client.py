@@ -393,6 +393,22 @@ def test_a_proxy_that_refuses() -> None:
     server.close()
 
 
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("http://user:secret@127.0.0.1:1", r"the proxy 127\.0\.0\.1:1: Connection refused"),
+        ("http://127.0.0.1:99999", "the proxy 127.0.0.1:99999: '99999' is no port"),
+        ("https://127.0.0.1:1", "the proxy https://127.0.0.1:1 is of a kind that is not offered"),
+        ("socks5://127.0.0.1:1", "of a kind that is not offered"),
+    ],
+)
+def test_a_proxy_that_cannot_be_reached_is_named(proxy: str, words: str) -> None:
+    for url in ("https://registry.example/", "http://registry.example/"):
+        with pytest.raises(Unreached, match=words) as caught:
+            Client(no_tls, proxy=proxy).request("GET", url, {})
+        assert "secret" not in str(caught.value)
+
+
 def test_whether_a_server_speaks_tls(certificate: Path) -> None:
     secure = Server(lambda connected: serving_tls(certificate, connected, secure))
     plain = answering(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

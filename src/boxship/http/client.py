@@ -356,7 +356,13 @@ class Client:
 
     def _through_proxy(self, host: str, port: int, *, tunnel: bool) -> socket.socket:
         scheme, authority, _ = split(self._proxy, userinfo=True)
-        plain = dial(*address(authority.rpartition("@")[2], scheme), self._connect_timeout)
+        name = authority.rpartition("@")[2]
+        if scheme != "http":
+            raise Unreached(f"the proxy {scheme}://{name} is of a kind that is not offered: name one by http://")
+        try:
+            plain = dial(*address(name, scheme), self._connect_timeout)
+        except Unreached as error:
+            raise Unreached(f"the proxy {name}: {error.args[-1] if error.args else error}") from error
         if not tunnel:
             return plain
         try:
@@ -369,7 +375,7 @@ class Client:
             connection.request("CONNECT", there, fields)
             status = connection._head()[0]
             if status // 100 != 2:
-                raise Unreached(f"the proxy {authority.rpartition('@')[2]} answered {status}")
+                raise Unreached(f"the proxy {name} answered {status}")
         except BaseException:
             plain.close()
             raise
