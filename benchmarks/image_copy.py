@@ -178,13 +178,15 @@ def main() -> int:
         print(f"an image of {3 * asked.mb} MB")
         large = compare(root / "medium", lambda path: image(path, [asked.mb * 1_000_000] * 3), asked.rounds)
         worst = max(worst, large)
+        reached = worst <= TARGET
         print(f"worst ratio {worst:.2f}, target {TARGET:.2f}")
         if asked.large:
             peak = memory(root / "memory", int(asked.large * 1e9))
             print(f"a layer of {asked.large:g} GB: peak {peak} MB, target {MEMORY} MB")
+            reached = reached and peak <= MEMORY
     finally:
         shutil.rmtree(root)
-    return 0
+    return 0 if reached else 1
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.interop.registry_fixture import registry
 
 from boxship.image.layout import Layout
+from boxship.image.mutate import Mutation, new_image
+from boxship.image.named import resolve
+from boxship.image.streams import Compression
 
 CACHE = Path("/var/tmp/boxship-bench-debian.tar")
 """Made once: fetching and unpacking the packages takes a minute."""
@@ -49,6 +52,16 @@ def layout_of(directory: Path, tar: Path, name: str) -> Layout:
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file:
         file.write(data)
     return _image(layout, packed.getvalue(), f"sha256:{hashlib.sha256(data).hexdigest()}", name)
+
+
+def image_of(layout: Layout, tar: Path, tag: str, compression: Compression) -> None:
+    """An image of one layer with the tree, compressed as we do it ("": plain)."""
+    new_image(layout, tag)
+    mutation = Mutation(layout, resolve(layout, tag))
+    with mutation.layer(None, compression) as layer, open(tar, "rb") as file:
+        while data := file.read(1 << 20):
+            layer.write(data)
+    layout.tag(tag, mutation.commit().root)
 
 
 def _image(layout: Layout, layer: bytes, diff_id: str, name: str) -> Layout:

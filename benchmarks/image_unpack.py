@@ -22,11 +22,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.docker_run import dockerd
+from image_fixture import image_of
 
 from boxship.image.apply import apply_layer
 from boxship.image.layout import Layout
-from boxship.image.mutate import Mutation, new_image
-from boxship.image.named import resolve
 
 ROUNDS = 5
 OURS = [sys.executable, "-m", "boxship.tools.umoci"]
@@ -49,12 +48,7 @@ def rootfs_tar(work: Path) -> Path:
 
 def image(work: Path, tar: Path) -> Path:
     layout = Layout.create(str(work / "layout"))
-    new_image(layout, "debian")
-    mutation = Mutation(layout, resolve(layout, "debian"))
-    with mutation.layer(None, "gzip") as layer, open(tar, "rb") as file:
-        while data := file.read(1 << 20):
-            layer.write(data)
-    layout.tag("debian", mutation.commit().root)
+    image_of(layout, tar, "debian", "gzip")
     return work / "layout"
 
 

@@ -19,10 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from image_fixture import debian_tar
+from image_fixture import debian_tar, image_of
 
 from boxship.image.layout import Layout
-from boxship.image.mutate import Mutation, new_image
+from boxship.image.mutate import new_image
 from boxship.image.named import read_manifest, resolve
 
 AIM = 1.10
@@ -47,11 +47,7 @@ def image(path: Path, tar: Path) -> None:
     """A layout with the tree as one plain layer (``plain``), and an image without layers (``empty``)."""
     layout = Layout.create(str(path))
     new_image(layout, "empty")
-    mutation = Mutation(layout, resolve(layout, "empty"))
-    with mutation.layer(None, "") as layer, open(tar, "rb") as file:
-        while data := file.read(1 << 20):
-            layer.write(data)
-    layout.tag("plain", mutation.commit().root)
+    image_of(layout, tar, "plain", "")
 
 
 def timed(*command: str) -> tuple[float, float]:

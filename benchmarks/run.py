@@ -15,6 +15,8 @@ ALL = (
     "shim_memory",
     "image_unpack",
     "image_pull",
+    "image_copy",
+    "new_layers",
 )
 
 

@@ -126,16 +126,21 @@ def this_process() -> "tuple[int, int]":
     return _this
 
 
-def start_time(pid: int) -> "tuple[str, int]":
-    """(state letter, start time in ticks) of a process from proc_pid_stat(5); ("", 0) when there is none."""
+def stat_fields(pid: "int | str") -> "list[bytes]":
+    """The fields of proc_pid_stat(5) from the third on; none when the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as f:
             text = f.read()
     except OSError:
-        return "", 0
+        return []  # ENOENT, or ESRCH while it is being reaped
     # The command may hold anything, ")" and spaces too: the fields start after its last ")".
-    fields = text[text.rindex(b")") + 2 :].split()
-    return fields[0].decode(), int(fields[19])
+    return text[text.rindex(b")") + 2 :].split()
+
+
+def start_time(pid: int) -> "tuple[str, int]":
+    """(state letter, start time in ticks) of a process; ("", 0) when there is none."""
+    fields = stat_fields(pid)
+    return (fields[0].decode(), int(fields[19])) if fields else ("", 0)
 
 
 def timestamp() -> str:

@@ -7,6 +7,7 @@ from _struct import Struct
 from os import waitstatus_to_exitcode
 
 from boxship.errors import Internal
+from boxship.libcontainer.state import stat_fields
 
 REPORT = Struct("<IIq")  # kind, step (from 0), value
 
@@ -54,19 +55,9 @@ class NeverExecuted(Internal):
         self.total = total
 
 
-def _status(pid: int) -> "list[bytes]":
-    """The fields of proc_pid_stat(5) from the third on; none when the process is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as f:
-            text = f.read()
-    except OSError:
-        return []  # ENOENT, or ESRCH while it is being reaped
-    return text[text.rindex(b")") + 2 :].split()
-
-
 def how_it_ended(pid: int) -> str:
     """How a process ended that was not reaped yet, in words; without any that are known, "killed"."""
-    fields = _status(pid)
+    fields = stat_fields(pid)
     status = int(fields[49]) if fields else 0  # exit_code: 0 too for who may not trace the process
     return _ended(status) if status else "killed"
 
@@ -79,7 +70,7 @@ def never_executed(pid: int, started: int = 0) -> str:
     before an exec closes descriptors. It can be read until the process is reaped; one that its parent has reaped
     already, or whose ``started`` (proc_pid_stat(5), field 22) is another, counts as executed.
     """
-    fields = _status(pid)
+    fields = stat_fields(pid)
     if not fields or not int(fields[6]) & FORKED_ONLY or started not in (0, int(fields[19])):
         return ""
     return how_it_ended(pid)
