@@ -17,6 +17,7 @@ ALL = (
     "image_pull",
     "image_copy",
     "new_layers",
+    "answers_while_loading",
 )
 
 

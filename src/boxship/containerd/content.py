@@ -5,6 +5,7 @@ are kept apart by prefixing them with the namespace. Hashing and large reads run
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any as Anything
@@ -44,13 +45,14 @@ from boxship.containerd.records import (
     masked_labels,
 )
 from boxship.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange, ResourceExhausted
+from boxship.image.background import settled
 from boxship.image.content import ContentStore, IngestStatus, Writer
 from boxship.image.database import Database
 from boxship.oci import digest as digests
 from boxship.protobuf import Empty, Timestamp
 
 _CHUNK = 1 << 20  # of a read; containerd's own clients expect no more than 16 MiB in a message
-_INLINE = 1 << 16  # up to this many bytes, a thread costs more than the work
+_INLINE = 1 << 16  # up to this many bytes, a thread costs more than reading from memory
 _PAGE = 100
 
 
@@ -92,11 +94,14 @@ class ContentService:
     async def Delete(self, request: DeleteContentRequest) -> Empty:
         namespace = required_namespace()
         digest = digests.parse(request.digest)
+        held = -1
         with self._database.transaction():
             if not self._database.run("DELETE FROM content WHERE namespace=? AND digest=?", (namespace, digest)):
                 raise NotFound(f"content {digest}: not found")
             if not self._database.row("SELECT 1 FROM content WHERE digest=?", (digest,)):
-                self._store.delete(digest)
+                held = self._store.unlink(digest)
+        if held >= 0:
+            await asyncio.to_thread(os.close, held)
         self._exchange.publish("/content/delete", ContentDelete(digest=digest))
         return Empty()
 
@@ -109,10 +114,10 @@ class ContentService:
         if 0 < request.size < left:
             left = request.size
         with self._store.open(info.digest) as blob:
-            blob.seek(offset)
             while left:
                 size = min(left, _CHUNK)
-                data = blob.read(size) if size <= _INLINE else await asyncio.to_thread(blob.read, size)
+                data = _cached(blob.fileno(), size, offset) if size <= _INLINE else b""
+                data = data or await asyncio.to_thread(os.pread, blob.fileno(), size, offset)
                 if not data:
                     return
                 yield ReadContentResponse(offset=offset, data=data)
@@ -130,7 +135,7 @@ class ContentService:
         return ListStatusesResponse(statuses=[one for one in found if matches(message_lookup(one))])
 
     async def Abort(self, request: AbortRequest) -> Empty:
-        self._store.abort(_prefix(required_namespace()) + request.ref)
+        await asyncio.to_thread(self._store.abort, _prefix(required_namespace()) + request.ref)
         return Empty()
 
     async def Write(self, requests: AsyncIterator[WriteContentRequest]) -> AsyncIterator[WriteContentResponse]:
@@ -142,7 +147,7 @@ class ContentService:
         namespace = required_namespace()
         self._refuse_known(namespace, first.expected)
         total, expected = first.total, first.expected
-        writer = self._store.writer(_prefix(namespace) + first.ref, total=total, expected=expected)
+        writer = await self._open_writer(_prefix(namespace) + first.ref, total, expected)
         try:
             request: "WriteContentRequest | None" = first
             while request is not None:
@@ -151,7 +156,7 @@ class ContentService:
                     try:
                         self._refuse_known(namespace, expected)
                     except AlreadyExists:
-                        writer.discard()
+                        await asyncio.to_thread(writer.discard)
                         raise
                 total = request.total or total
                 response = WriteContentResponse(action=request.action, offset=writer.offset, total=total)
@@ -168,7 +173,8 @@ class ContentService:
                 yield response
                 request = await anext(requests, None)
         except ResourceExhausted:
-            writer.discard()  # on a full disk there is nothing to go on with, and the space is wanted
+            # On a full disk there is nothing to go on with, and the space is wanted.
+            await asyncio.to_thread(writer.discard)
             raise
         finally:
             writer.close()
@@ -181,15 +187,27 @@ class ContentService:
         """A writer for another service of this process; see `commit`."""
         return self._store.writer(_prefix(namespace) + ref)
 
+    async def _open_writer(self, ref: str, total: int, expected: str) -> Writer:
+        # In a thread, because what an earlier call left is hashed again.
+        opening = asyncio.ensure_future(
+            asyncio.to_thread(self._store.writer, ref, total=total, expected=expected)
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                opening.result().close()
+            raise
+
     async def _write(self, writer: Writer, request: WriteContentRequest) -> None:
         if request.offset > 0 and request.offset != writer.offset:
             raise OutOfRange(f"write @{request.offset} must occur at current offset {writer.offset}")
         if request.offset == 0 and writer.offset > 0:
-            await asyncio.to_thread(writer.truncate, 0)
-        if len(request.data) > _INLINE:
-            await asyncio.to_thread(writer.write, request.data)
-        elif request.data:
-            writer.write(request.data)
+            await settled(asyncio.to_thread(writer.truncate, 0))
+        if request.data:
+            # However few: a write waits while the disk is behind with what others wrote.
+            await settled(asyncio.to_thread(writer.write, request.data))
 
     async def commit(
         self, namespace: str, writer: Writer, total: int, expected: str, labels: "dict[str, str]"
@@ -199,7 +217,7 @@ class ContentService:
         size = writer.offset
         digest = writer.digest
         try:
-            await asyncio.to_thread(writer.commit, size=total or -1, expected=expected)
+            await settled(asyncio.to_thread(writer.commit, size=total or -1, expected=expected))
         except AlreadyExists:
             if self._row(namespace, digest) is not None:
                 raise
@@ -238,6 +256,15 @@ class ContentService:
         if row is None:
             raise NotFound(f"content {digest}: not found")
         return _info(row)
+
+
+def _cached(fd: int, size: int, offset: int) -> bytes:
+    """What can be read without waiting for the disk (preadv2(2), RWF_NOWAIT); b"" when that is nothing."""
+    data = bytearray(size)
+    try:
+        return bytes(data[: os.preadv(fd, [data], offset, os.RWF_NOWAIT)])
+    except OSError:  # EAGAIN: not in memory; EOPNOTSUPP: a file system that cannot say
+        return b""
 
 
 def _info(row: "tuple[Anything, ...]") -> ContentInfo:

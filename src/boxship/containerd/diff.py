@@ -1,6 +1,5 @@
 """The Diff service: layers to snapshots (Apply) and back (Diff), in worker threads."""
 
-import asyncio
 import os
 import time
 
@@ -12,6 +11,7 @@ from boxship.errors import AlreadyExists, InvalidArgument, Unimplemented
 from boxship.image import diff as library
 from boxship.image import snapshots
 from boxship.image.apply import Applied, apply_layer
+from boxship.image.background import in_background, settled
 from boxship.image.content import ContentStore, Writer
 from boxship.image.packing import quick_packer
 from boxship.oci import digest as digests
@@ -37,7 +37,7 @@ class DiffService:
         digest = digests.parse(descriptor.digest)
         self._content.known(digest)
         target, *parents = _target(list(request.mounts))
-        applied = await asyncio.to_thread(self._apply, digest, target, parents, request.sync_fs)
+        applied = await in_background(self._apply, digest, target, parents, request.sync_fs)
         return ApplyResponse(
             applied=Descriptor(media_type=oci.MEDIA_LAYER, digest=applied.diff_id, size=applied.size)
         )
@@ -51,9 +51,8 @@ class DiffService:
         ref = request.ref or f"uncompressed-diff-{time.time_ns()}-{os.urandom(4).hex()}"
         writer = self._content.open_writer(namespace, ref)
         try:
-            diff_id = await asyncio.to_thread(
-                _write, writer, _mounts(request.left), _mounts(request.right), media_type in _COMPRESSED
-            )
+            left, right = _mounts(request.left), _mounts(request.right)
+            diff_id = await settled(in_background(_write, writer, left, right, media_type in _COMPRESSED))
             size, digest = writer.offset, writer.digest
             labels = {**request.labels, oci.LABEL_UNCOMPRESSED: diff_id}
             try:

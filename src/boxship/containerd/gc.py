@@ -10,6 +10,7 @@ go afterwards, in a worker thread.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -81,9 +82,10 @@ class Collector:
                     self._database.run("DELETE FROM snapshots WHERE id=?", (id,))
                     snapshots.append(id)
             known = {row[0] for row in self._database.rows("SELECT DISTINCT digest FROM content")}
-            for digest in blobs:
-                if digest not in known:
-                    self._content.delete(digest)
+            held = [self._content.unlink(digest) for digest in blobs if digest not in known]
+        for fd in held:
+            if fd >= 0:
+                os.close(fd)
         if snapshots:
             self._snapshotter.cleanup()
         self._sweep_orphans(known)

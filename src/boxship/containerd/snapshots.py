@@ -32,6 +32,7 @@ from boxship.containerd.leases import protect
 from boxship.containerd.records import check_labels, ensure_namespace, mask_paths, masked_labels
 from boxship.errors import InvalidArgument
 from boxship.image import snapshots as library
+from boxship.image.background import in_background
 from boxship.image.database import Database
 from boxship.image.snapshots import OverlaySnapshotter, SnapshotInfo
 from boxship.protobuf import Empty, Timestamp
@@ -82,7 +83,7 @@ class SnapshotsService:
         namespace = required_namespace()
         labels = check_labels(request.labels)
         # Measuring its disk usage walks the tree.
-        await asyncio.to_thread(snapshotter.commit, namespace, request.name, request.key, labels)
+        await in_background(snapshotter.commit, namespace, request.name, request.key, labels)
         protect(self._database, f"snapshots/{snapshotter.name}", request.name)
         self._exchange.publish(
             "/snapshot/commit",
@@ -96,7 +97,7 @@ class SnapshotsService:
         aside = snapshotter.remove(required_namespace(), request.key, defer=True)
         if aside is not None:
             task = asyncio.get_running_loop().create_task(
-                asyncio.to_thread(snapshotter.discard, aside), name=f"discard {aside}"
+                in_background(snapshotter.discard, aside), name=f"discard {aside}"
             )
             self._removing.add(task)
             task.add_done_callback(self._removing.discard)
@@ -128,11 +129,11 @@ class SnapshotsService:
 
     async def Usage(self, request: UsageRequest) -> UsageResponse:
         snapshotter = self._named(request.snapshotter)
-        usage = await asyncio.to_thread(snapshotter.usage, required_namespace(), request.key)
+        usage = await in_background(snapshotter.usage, required_namespace(), request.key)
         return UsageResponse(size=usage.size, inodes=usage.inodes)
 
     async def Cleanup(self, request: CleanupRequest) -> Empty:
-        await asyncio.to_thread(self._named(request.snapshotter).cleanup)
+        await in_background(self._named(request.snapshotter).cleanup)
         return Empty()
 
     def _named(self, name: str) -> OverlaySnapshotter:

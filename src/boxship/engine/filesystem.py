@@ -27,6 +27,7 @@ from boxship.api.containerd.snapshots import (
 from boxship.api.containerd.types import Mount
 from boxship.errors import BoxshipError, FailedPrecondition
 from boxship.image import diff
+from boxship.image.background import in_background
 from boxship.image.child import Layer, child
 from boxship.image.rooted import open_in_root
 from boxship.image.snapshots import Mount as LayerMount
@@ -66,7 +67,7 @@ class FileSystems:
             with rootview.of_mounts(mounts) as root:
                 diff.write_layer(f"/proc/self/fd/{root}", out.write)
 
-        await asyncio.to_thread(work)
+        await in_background(work)
         self._lifecycle.publish(record, "export")
 
     async def changes(self, record: Record) -> list[dict[str, Any]]:
@@ -82,7 +83,7 @@ class FileSystems:
             with rootview.of_mounts([_below(stack[1:])]) as lower:
                 return compare(stack[0], lower)
 
-        return await asyncio.to_thread(work)
+        return await in_background(work)
 
     async def commit(
         self,

@@ -33,6 +33,7 @@ from boxship.api.containerd.snapshots import (
 )
 from boxship.api.containerd.types import Descriptor
 from boxship.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound
+from boxship.image.background import in_background
 from boxship.image.compression import Reader
 from boxship.image.load import load_archive, load_layout
 from boxship.image.rootfs import import_rootfs
@@ -180,7 +181,7 @@ class Images:
     async def load(self, source: Reader) -> list[View]:
         """Load an archive (docker or OCI), unpack its images and give them their names."""
         async with self.leased():
-            images = await asyncio.to_thread(load_archive, source, self.store)
+            images = await in_background(load_archive, source, self.store)
             return [await self.adopt(image) for image in images]
 
     async def load_built_in(self) -> bool:
@@ -188,7 +189,7 @@ class Images:
         if self._built_in is None or not (self._built_in / "index.json").exists():
             return False
         async with self.leased():
-            images = await asyncio.to_thread(load_layout, str(self._built_in), self.store)
+            images = await in_background(load_layout, str(self._built_in), self.store)
             for image in images:
                 await self.adopt(image)
         return bool(images)
@@ -197,7 +198,7 @@ class Images:
         """One layer from a root file system's tar."""
         normalised = references.normalise(name) if name else ""
         async with self.leased():
-            image = await asyncio.to_thread(
+            image = await in_background(
                 lambda: import_rootfs(source, self.store, config=config, message=message)
             )
             if normalised:
@@ -240,7 +241,7 @@ class Images:
             unpacking = asyncio.create_task(self._snapshots.unpack_arriving(arriving, unpacked))
             unpacking.add_done_callback(gave_up)
             try:
-                image = await asyncio.to_thread(
+                image = await in_background(
                     pull, repository, tag, self.store,
                     platform=platform, progress=told, known=arriving.known, stop=stop,
                 )  # fmt: skip
@@ -267,7 +268,7 @@ class Images:
         """Bring an image to a registry; gives what the tag means there now."""
         from boxship.image.registry.transfer import push
 
-        return await asyncio.to_thread(
+        return await in_background(
             push, repository, tag, self.store, target, mount_from=sources, progress=progress, stop=stop
         )
 
@@ -355,7 +356,7 @@ class Images:
                 Image(view.image.target, view.image.manifest_descriptor, view.image.manifest, view.image.config, []),
             )
             one.names.extend(name for name in names if name not in one.names)
-        await asyncio.to_thread(save, self.store, list(chosen.values()), out)
+        await in_background(save, self.store, list(chosen.values()), out)
 
     # -- going away
 

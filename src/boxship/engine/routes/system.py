@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import re
@@ -15,6 +14,7 @@ import msgspec
 from boxship import __version__
 from boxship.errors import InvalidArgument, NotFound
 from boxship.http.protocol import Request, Response, json_response
+from boxship.image.background import in_background
 
 from ..app import Engine
 from ..clock import now, query_time
@@ -184,7 +184,7 @@ class SystemRoutes:
             containers.append(summary(record, (own, own)))
         volumes = []
         for volume in engine.volumes.all({}):
-            size = await asyncio.to_thread(usage, Path(volume.Mountpoint))
+            size = await in_background(usage, Path(volume.Mountpoint))
             users = sum(any(m.Name == volume.Name for m in r.Mounts) for r in engine.store.all())
             volumes.append({**msgspec.to_builtins(volume), "UsageData": {"Size": size, "RefCount": users}})
         return json_response(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from boxship.http.protocol import Request, Response, json_response
+from boxship.image.background import in_background
 
 from .. import models
 from ..app import Engine
@@ -52,12 +51,12 @@ class VolumeRoutes:
 
     async def remove(self, request: Request) -> Response:
         name, force = request.params["name"], request.flag("force")
-        await asyncio.to_thread(self._engine.volumes.remove, name, force)
+        await in_background(self._engine.volumes.remove, name, force)
         return Response(204)
 
     async def prune(self, request: Request) -> Response:
         filters = parse_filters(request.query.get("filters", ""), PRUNE_FILTERS)
         everything = "all" in filters and truth(filters.pop("all"), "all")
         kept = {key: value for key, value in filters.items() if key == "label"}
-        removed, freed = await asyncio.to_thread(self._engine.volumes.prune, everything, kept)
+        removed, freed = await in_background(self._engine.volumes.prune, everything, kept)
         return json_response({"VolumesDeleted": removed or None, "SpaceReclaimed": freed})
