@@ -1,7 +1,7 @@
 """Runs plans: spawns the native executor, sends it the plan, and follows it from one meeting point to the next.
 
-Lifecycle of a ``Run``: ``Run(...)`` spawns an executor that waits for its plan; ``extend(plan)`` sends what the plan
-holds so far, and again what was added since; ``until(name)`` follows the reports up to a meeting point; ``go`` lets
+Lifecycle of a ``Run``: ``extend(plan)`` spawns an executor and sends it what the plan holds so far, and again what
+was added since; ``until(name)`` follows the reports up to a meeting point; ``go`` lets
 it pass, and may be said before it is reached; ``finish`` waits for the exec (the socket's end of file, from a process
 that the kernel says has executed something).
 The new process is a child of the calling process (clone3 with CLONE_PARENT) and its ``pid`` is known from the first
@@ -161,14 +161,28 @@ class Run:
         self._over = False
         self._hook = ""
         self._elsewhere = False
+        self._stdio = stdio
         ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)
         self._socket: socket | None = ours
+        self._theirs: socket | None = theirs
+        if spawn_elsewhere is not None and not here:
+            self.spawn(spawn_elsewhere)
+
+    def spawn(self, elsewhere: "Callable[[int, int, tuple[int, int, int]], None] | None" = None) -> None:
+        """Start the executor, unless it was; `extend` does when the first segment is ready.
+
+        Raises Unavailable (no executor in this installation), OSError.
+        """
+        theirs, self._theirs = self._theirs, None
+        if theirs is None:
+            return
+        stdio = self._stdio
         opened: list[int] = []
         try:
             image = _memfd()
             opened.append(image)
-            if spawn_elsewhere is not None and not here:
-                spawn_elsewhere(image, theirs.fileno(), stdio)
+            if elsewhere is not None:
+                elsewhere(image, theirs.fileno(), stdio)
                 self._elsewhere = True  # only now: when nothing was spawned there is no report to wait for
                 return
             control = fcntl(theirs.fileno(), F_DUPFD_CLOEXEC, LOWEST)
@@ -206,6 +220,8 @@ class Run:
         assert self._socket is not None
         self.plan = plan
         data = codec.encode(plan.ops[self._sent :], trace=self._trace, last=last)
+        # Not earlier: between its spawn and the first segment it would wait, and it is what all wait for afterwards.
+        self.spawn()
         self._sent = len(plan.ops)
         rights = [(SOL_SOCKET, SCM_RIGHTS, pack(f"{len(handles)}i", *handles))] if handles else []
         view = memoryview(data)
@@ -381,6 +397,9 @@ class Run:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        if self._theirs is not None:
+            self._theirs.close()
+            self._theirs = None
 
     def abort(self) -> None:
         """End and reap everything that this run has spawned; doing it twice is fine."""
