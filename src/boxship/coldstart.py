@@ -6,6 +6,7 @@ So the first run of a verb records which of our modules it imported and in which
 their code into one file beside the other cached bytecode, ``__pycache__/cold-PROGRAM-VERB.TAG``.
 A later run checks that no source file has changed (as Python does: time and size), executes them in that order, and
 is where it would have been after importing.
+What only some runs need is in the file too, and left alone until it is imported, so that it costs the others nothing.
 Without such a file, or when it is stale or cannot be written, everything is imported as usual.
 
 The launcher runs ``python -I -S -c CODE ROOT ...``; CODE (in launcher.c) opens the file and executes its first
@@ -27,8 +28,9 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
     """Run ``program`` from a file's content, and end; returns when the file is stale.
 
     The content is (our own code, magic number, [(module, source, is a package, time of change, size)], [code],
-    [(extension module, file)], path of the file itself, LATE); extension modules are Python's own, and finding them
-    takes as long as loading them.
+    [(extension module, file)], path of the file itself, LATE, {module: (source, is a package, time of change, size,
+    marshalled code)}); extension modules are Python's own, and finding them takes as long as loading them. The last
+    are the modules that not every run needs.
     Whoever calls us has only our code, so nothing but builtins may be used here.
     """
     import gc
@@ -36,7 +38,7 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
     import sys
 
     gc.disable()  # nothing that is made here is garbage
-    _, magic, modules, codes, extensions, path, late = content
+    _, magic, modules, codes, extensions, path, late, rest = content
     if magic != sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
         return
     for _, source, _, changed, size in modules:
@@ -83,6 +85,36 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
         if package:
             module.__path__ = [source.rpartition("/")[0]]
         made[name] = sys.modules[name] = module
+    if rest:
+
+        class Rest:
+            """Finds and loads what the file holds for some runs; what has changed since is imported as usual."""
+
+            def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+                if name not in rest:
+                    return None
+                source, package, changed, size, _ = rest[name]
+                try:
+                    status = posix.stat(source)
+                except OSError:
+                    return None
+                if status.st_mtime_ns != changed or status.st_size != size:
+                    return None
+                spec = bootstrap.ModuleSpec(name, self, origin=source)
+                spec.has_location = True
+                if package:
+                    spec.submodule_search_locations = [source.rpartition("/")[0]]
+                return spec
+
+            def create_module(self, spec: "Any") -> None:
+                return None
+
+            def exec_module(self, module: "Any") -> None:
+                import marshal
+
+                exec(marshal.loads(rest[module.__name__][4]), module.__dict__)
+
+        sys.meta_path.insert(0, Rest())
     for (name, *_), body in zip(modules, codes):  # noqa: B905 - made together
         exec(body, made[name].__dict__)
         parent, _, child = name.rpartition(".")
@@ -92,11 +124,15 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
     gc.enable()
     code = made[program].main(argv)
     if code == 0:
-        more = [n for n in sys.modules if n[:8] == "boxship." and n not in made and not n.endswith(late)]
+        more = [
+            n
+            for n in sys.modules
+            if n[:8] == "boxship." and n not in made and n not in rest and not n.endswith(late)
+        ]
         if more:
             from boxship.coldstart import want_more
 
-            want_more(path, more)
+            want_more(path, more, [*made, *(name for name, _ in extensions)])
     # End at once: taking the interpreter apart costs 2 ms, and nothing of ours waits for it.
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -134,51 +170,68 @@ RARE = ("termios",)
 """Extension modules that most runs do without: the first may have had a terminal."""
 
 
-def _wanted(path: str) -> "list[str]":
-    """The modules that runs from a file had to import all the same."""
+def _wanted(path: str) -> "tuple[list[str], list[str]]":
+    """The modules that runs from a file had to import all the same, and those (extension modules too) that every run
+    which made it needed; none when no file was made anew so far."""
     try:
         with open(path + ".more") as file:
-            return file.read().split()
+            lines = file.read().split()
     except OSError:
-        return []
+        return [], []
+    return [line for line in lines if line[0] != "+"], [line[1:] for line in lines if line[0] == "+"]
 
 
-def want_more(path: str, names: "list[str]") -> None:
-    """A run needed modules that the file lacks, as the run that made it went another way: let it be made anew."""
+def want_more(path: str, names: "list[str]", main: "list[str]") -> None:
+    """A run needed modules that the file lacks, as the run that made it went another way: let it be made anew.
+
+    ``main`` is what the file has for every run, extension modules too.
+    """
     import os
 
-    known = _wanted(path)
+    known, _ = _wanted(path)
     if set(names) <= set(known):
         return  # they cannot be recorded, or somebody is about to
     temporary = f"{path}.more.{os.getpid()}"
     try:
         with open(temporary, "w") as file:
-            file.write("\n".join(sorted({*known, *names})))
+            file.write("\n".join([*sorted({*known, *names}), *("+" + name for name in main)]))
         os.replace(temporary, path + ".more")
         os.unlink(path)
     except OSError:
         return  # where nothing can be written, every run imports as usual
 
 
-def _write(path: str, done: "list[tuple[str, str, bool]]") -> None:
-    """Write the file of one verb; where that is not possible, every run imports as usual."""
+def _write(
+    path: str, done: "list[tuple[str, str, bool]]", needed: int, extensions: "list[tuple[str, str]]"
+) -> None:
+    """Write the file of one verb; where that is not possible, every run imports as usual.
+
+    ``done`` are its modules, of which this run needed the first ``needed``.
+    """
     import os
 
+    _, main = _wanted(path)
     modules, codes = [], []
-    for name, source, package in done:
+    rest: dict[str, tuple[str, bool, int, int, bytes]] = {}
+    for number, (name, source, package) in enumerate(done):
         if name.endswith(LATE):
             continue
         status = os.stat(source)
         with open(source, "rb") as f:
             # Without docstrings: a third of the size, and nobody asks for help() here.
-            codes.append(_compiled(f.read(), source))
-        modules.append((name, source, package, status.st_mtime_ns, status.st_size))
+            code = _compiled(f.read(), source)
+        if number < needed and (not main or name in main):
+            codes.append(code)
+            modules.append((name, source, package, status.st_mtime_ns, status.st_size))
+        else:
+            rest[name] = (source, package, status.st_mtime_ns, status.st_size, marshal.dumps(code))
+    extensions = [(name, file) for name, file in extensions if not main or name in main]
     magic = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
     temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "wb") as f:
-            f.write(marshal.dumps((preload.__code__, magic, modules, codes, _extensions(), path, LATE)))
+            f.write(marshal.dumps((preload.__code__, magic, modules, codes, extensions, path, LATE, rest)))
         os.replace(temporary, path)
     except OSError:
         return
@@ -223,7 +276,8 @@ def start(root: str, program: str, argv: "list[str]", path: str) -> int:
     run: Callable[[list[str]], int] = __import__(program, fromlist=["main"]).main
     try:
         status = run(argv)
-        for name in _wanted(path) if status == 0 else ():
+        needed, extensions = len(recorder.done), _extensions()
+        for name in _wanted(path)[0] if status == 0 else ():
             try:
                 __import__(name)
             except ImportError:
@@ -231,5 +285,5 @@ def start(root: str, program: str, argv: "list[str]", path: str) -> int:
     finally:
         sys.meta_path.remove(recorder)
     if status == 0:  # a failed run may have imported half of what a good one needs
-        _write(path, [("boxship", root + "/boxship/__init__.py", True), *recorder.done])
+        _write(path, [("boxship", root + "/boxship/__init__.py", True), *recorder.done], needed + 1, extensions)
     return status

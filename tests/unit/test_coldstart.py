@@ -39,6 +39,8 @@ def main(argv: Unknown) -> int:
     return 1 if "fail" in argv else 0
 """
 
+ALWAYS = ["boxship", "boxship.errors", "boxship.program"]
+
 
 class Package:
     """A package by the name of ours in a directory, and its file."""
@@ -61,7 +63,12 @@ class Package:
         return done.stdout.split("\n")[:-1]
 
     def modules(self) -> "list[str]":
+        """What every run executes."""
         return [name for name, *_ in marshal.loads(self.path.read_bytes())[2]]
+
+    def rest(self) -> "list[str]":
+        """What waits to be imported."""
+        return list(marshal.loads(self.path.read_bytes())[7])
 
 
 @pytest.fixture
@@ -91,15 +98,49 @@ def test_a_failed_run_writes_nothing(package: Package) -> None:
     assert not package.path.exists()
 
 
-def test_what_a_run_had_to_import_is_in_the_next_file(package: Package) -> None:
+def test_what_some_runs_need_is_in_the_next_file_and_waits(package: Package) -> None:
     package.run()
     assert package.run("extra") == ["extra", "preloaded False"]  # from the file, and extra by importing
     assert not package.path.exists()
     assert package.run() == ["imported True"]  # makes the file anew, with what is known to be wanted
-    assert "boxship.extra" in package.modules()
+    assert (package.modules(), package.rest()) == (ALWAYS, ["boxship.extra"])
+    extra = package.root / "boxship" / "extra.py"
+    then = extra.stat()
+    extra.write_text("!" * then.st_size)  # it is not read again
+    os.utime(extra, ns=(then.st_mtime_ns, then.st_mtime_ns))
     for words, said in ((("extra",), ["extra", "preloaded False"]), ((), ["preloaded False"])):
         assert package.run(*words) == said
         assert package.path.exists()
+
+
+def test_a_run_that_needs_more_does_not_make_the_file_dearer_for_the_others(package: Package) -> None:
+    package.run()
+    package.run("extra")
+    assert package.run("extra") == ["extra", "imported True"]  # this one makes it
+    assert (package.modules(), package.rest()) == (ALWAYS, ["boxship.extra"])
+
+
+def test_what_waits_is_imported_as_usual_when_it_has_changed(package: Package) -> None:
+    package.run()
+    package.run("extra")
+    package.run()
+    (package.root / "boxship" / "extra.py").write_text("def hello():\n    print('changed extra')\n")
+    assert package.run() == ["preloaded False"]
+    assert package.run("extra") == ["changed extra", "preloaded False"]
+
+
+def test_a_package_that_waits_has_its_place(package: Package) -> None:
+    (package.root / "boxship" / "extra.py").unlink()
+    inner = package.root / "boxship" / "extra"
+    inner.mkdir()
+    (inner / "deep.py").write_text("WORD = 'deep'\n")
+    (inner / "__init__.py").write_text(
+        "def hello():\n    from .deep import WORD\n    print(WORD, __path__ == [__file__.rpartition('/')[0]])\n"
+    )
+    for _ in range(2):
+        package.run()
+        assert package.run("extra") == ["deep True", "preloaded False"]
+    assert set(package.rest()) == {"boxship.extra", "boxship.extra.deep"}
 
 
 def test_a_module_that_is_gone_is_wanted_no_more(package: Package) -> None:
