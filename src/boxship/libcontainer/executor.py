@@ -188,10 +188,13 @@ class Run:
             control = fcntl(theirs.fileno(), F_DUPFD_CLOEXEC, LOWEST)
             opened.append(control)
             actions: list[tuple[int, int, int]] = []
+            null = -1
             for number, fd in enumerate(stdio):
                 if fd < 0:
-                    fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-                    opened.append(fd)
+                    if null < 0:
+                        null = _high(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+                        opened.append(null)
+                    fd = null
                 if fd < LOWEST:
                     # It might be overwritten by an earlier dup2, and a dup2 onto itself keeps close-on-exec.
                     fd = fcntl(fd, F_DUPFD_CLOEXEC, LOWEST)

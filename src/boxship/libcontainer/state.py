@@ -129,8 +129,11 @@ def this_process() -> "tuple[int, int]":
 def stat_fields(pid: "int | str") -> "list[bytes]":
     """The fields of proc_pid_stat(5) from the third on; none when the process is gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as f:
-            text = f.read()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, 4096)  # all of it: some sixty numbers
+        finally:
+            os.close(fd)
     except OSError:
         return []  # ENOENT, or ESRCH while it is being reaped
     # The command may hold anything, ")" and spaces too: the fields start after its last ")".
