@@ -218,6 +218,11 @@ class Run:
         """The pid of the executor's first stage, which makes the container's process; 0 when it is gone."""
         return self._stage
 
+    @property
+    def sent(self) -> int:
+        """How many of the plan's operations the executor has."""
+        return self._sent
+
     def extend(self, plan: "Plan", handles: "Sequence[int]" = (), *, last: bool = True) -> None:
         """Send the operations that the plan holds beyond those sent before; ``handles`` go into slots 0 and on."""
         assert self._socket is not None

@@ -249,8 +249,14 @@ def _begin(
         if record["own_config"]:
             store.write(directory, store.CONFIG, spec)
 
+    def go_on(plan: Plan) -> None:
+        # Where the executor waits for us it takes what comes next for the answer, so then the rest must be with it.
+        if not any(isinstance(op, Await) for op in plan.ops[run.sent :]):
+            run.extend(plan, last=False)
+
     home = home_of(spec, uid, record["rootfs"], request.rootfs_mounts)
-    return compile_spec(request, container.host, home=home, begin=begin), manager, complete
+    plan = compile_spec(request, container.host, home=home, begin=begin, go_on=go_on)
+    return plan, manager, complete
 
 
 def _meet(container: Container, name: str, run: Run, tasks: "list[str]") -> None:

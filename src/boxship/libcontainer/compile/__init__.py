@@ -29,13 +29,19 @@ __all__ = ["Context", "Plan", "Request", "compile_exec", "compile_spec"]
 
 
 def compile_spec(
-    request: Request, host: "Host", *, home: str = "", begin: "Callable[[Plan], None] | None" = None
+    request: Request,
+    host: "Host",
+    *,
+    home: str = "",
+    begin: "Callable[[Plan], None] | None" = None,
+    go_on: "Callable[[Plan], None] | None" = None,
 ) -> Plan:
     """The plan that makes a container and, once told to, starts it.
 
     ``home`` is the user's home directory for HOME, when process.env has none.
     ``begin`` is called with the plan up to the clone: the kernel needs about as long to make the namespaces as the
-    rest needs to compile, so a caller in a hurry has the executor start already.
+    rest needs to compile, so a caller in a hurry has the executor start already. ``go_on`` is called once more with
+    the plan up to the pivot.
     Raises InvalidArgument for a spec that cannot be carried out; what was adapted is in the plan's ``notes``.
     """
     c = Context(request, host)
@@ -80,6 +86,8 @@ def compile_spec(
     hooks.meet_runtime_hooks(c)
     hooks.create_container(c)
     rootfs.pivot(c)
+    if go_on:
+        go_on(c.plan)
 
     # In the container's root.
     rootfs.propagation(c)
