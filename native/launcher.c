@@ -96,7 +96,8 @@ static int find(const char *bin, const char *name) {
 /* src/boxship/coldstart.py says why it is not simply imported. There is a file for each verb; the first
  * object in the file is the code of a function (the file's content, program, arguments). */
 #define START(module) \
-    "import sys,marshal\n" \
+    "import sys,marshal,gc\n" \
+    "gc.disable()\n" \
     "r=sys.argv.pop(1);a=sys.argv[1:];sys.path.insert(0,r);m='" module "'\n" \
     "v=next((w for w in a if ' '+w+' ' in ' create start state kill delete exec run list ps pause resume '),'')\n" \
     "p=r+'/boxship/__pycache__/cold-'+m+'-'+v+'.'+sys.implementation.cache_tag\n" \

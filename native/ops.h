@@ -2,7 +2,7 @@
 #ifndef BOXSHIP_OPS_H
 #define BOXSHIP_OPS_H
 
-#define OPS_FINGERPRINT 0x6e41b833f1bfec56UL
+#define OPS_FINGERPRINT 0x579a7a14cdd6fc92UL
 #define OPS_COUNT 64
 #define OPS_MAX_FIELDS 7
 #define OPS_MAX_SLOTS 512

@@ -271,6 +271,9 @@ def _extension_loader() -> type:
 
 def start(root: str, program: str, argv: "list[str]", path: str) -> int:
     """Run ``program`` (a module with ``main``) from the package below ``root``, and write its file; the exit code."""
+    import gc
+
+    gc.enable()  # the launcher's code has turned it off
     recorder = _Recorder()
     sys.meta_path.insert(0, recorder)
     run: Callable[[list[str]], int] = __import__(program, fromlist=["main"]).main

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     class Kind:
         NUMBER: int
         NAME: str
+        DECLARED: dict[str, str]
         FIELDS: tuple[str, ...]
         WIRE: tuple[str, ...]
         BLOBS: tuple[int, ...]
@@ -101,23 +102,34 @@ else:
     class Kind:
         """What a ``class Name(Op)`` statement makes: Op is an instance of Kind, so Kind makes its "subclass".
 
-        Calling it makes an operation.
+        Calling it makes an operation. What follows from the declaration is worked out when it is first asked for:
+        a plan uses half of the vocabulary.
         """
 
         def __init__(self, name, bases, body):
-            declared = body.get("__annotations__", {})
             self.NAME = name
+            self.DECLARED = body.get("__annotations__", {})
             self.__doc__ = body.get("__doc__")
-            self.FIELDS = tuple(declared)
+            self._body = body
+            self.NUMBER = 0
+            if bases:
+                OPS.append(self)
+                self.NUMBER = len(OPS)
+
+        def __getattr__(self, name):
+            known = self.__dict__
+            if "FIELDS" in known:
+                if name in known:
+                    return known[name]  # another thread has just worked it out
+                raise AttributeError(f"an operation has no {name}")
+            declared, body = self.DECLARED, self._body
             self.WIRE = tuple(declared.values())
             self.BLOBS = tuple([i for i, kind in enumerate(self.WIRE) if kind[0] in "TB"])  # Text, Texts, Bytes
             self.DEFAULTS = tuple([body[field] for field in declared if field in body])
             self.COUNT = len(declared)
             self.PADDING = (0,) * (MAX_FIELDS - self.COUNT)
-            self.NUMBER = 0
-            if bases:
-                OPS.append(self)
-                self.NUMBER = len(OPS)
+            self.FIELDS = tuple(declared)
+            return getattr(self, name)
 
         def __call__(self, *args, tolerate=(), **named):
             if named or len(args) != self.COUNT:
@@ -668,11 +680,8 @@ class Exec(Op):
 
 
 def declaration() -> str:
-    """The vocabulary as text, one operation a line: what ``FINGERPRINT`` is a hash of."""
-    return "".join(
-        f"{op.NUMBER} {op.NAME} {' '.join(f'{n}:{w}' for n, w in zip(op.FIELDS, op.WIRE, strict=True))}\n"
-        for op in OPS
-    )
+    """The vocabulary as text: what ``FINGERPRINT`` is a hash of."""
+    return repr([(op.NAME, op.DECLARED) for op in OPS])
 
 
 # 64 bits of the declaration, as a remainder by a prime: importing hashlib would cost the cold path a millisecond.
