@@ -18,7 +18,7 @@ from boxship.errors import (
     Unavailable,
 )
 from boxship.image.compression import inflate
-from boxship.image.content import ContentStore
+from boxship.image.content import AT_ONCE, ContentStore
 from boxship.oci import digest as digests
 
 DATA = os.urandom(300_000)
@@ -168,3 +168,17 @@ def test_a_flipped_bit_is_data_loss() -> None:
 def test_a_compression_that_images_do_not_use_is_named() -> None:
     with pytest.raises(InvalidArgument, match="xz"):
         inflate(io.BytesIO(b"\xfd7zXZ\x00" + bytes(20)))
+
+
+def test_a_large_blob_is_gone_at_once_and_its_blocks_when_the_descriptor_is_closed(tmp_path: Path) -> None:
+    store = ContentStore(str(tmp_path))
+    small, large = store.put(b"small"), store.put(bytes(AT_ONCE))
+    assert store.unlink(small) == -1
+    held = store.unlink(large)
+    try:
+        assert not store.exists(small)
+        assert not store.exists(large)
+        assert os.fstat(held).st_nlink == 0
+    finally:
+        os.close(held)
+    assert store.unlink(large) == -1

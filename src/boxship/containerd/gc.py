@@ -28,6 +28,7 @@ _REF_SNAPSHOT = "containerd.io/gc.ref.snapshot."
 _ROOT = "containerd.io/gc.root"
 _EXPIRE = "containerd.io/gc.expire"
 _ORPHAN_AGE = 3600  # seconds
+_HELD = 64  # descriptors of deleted blobs
 _DELAY = 1.0  # seconds between a removal that does not wait and its collection
 
 Node = tuple[str, str, str]  # namespace, "content" or "snapshot", digest or name
@@ -68,6 +69,7 @@ class Collector:
     def _run(self) -> None:
         blobs: list[str] = []
         snapshots: list[int] = []
+        held: list[int] = []
         with self._database.transaction():
             reached = self._mark()
             for namespace, digest in self._database.rows("SELECT namespace, digest FROM content"):
@@ -82,13 +84,22 @@ class Collector:
                     self._database.run("DELETE FROM snapshots WHERE id=?", (id,))
                     snapshots.append(id)
             known = {row[0] for row in self._database.rows("SELECT DISTINCT digest FROM content")}
-            held = [self._content.unlink(digest) for digest in blobs if digest not in known]
+            for digest in blobs:
+                if digest not in known:
+                    self._delete(digest, held)
         for fd in held:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
         if snapshots:
             self._snapshotter.cleanup()
         self._sweep_orphans(known)
+
+    def _delete(self, digest: str, held: "list[int]") -> None:
+        """Delete a blob; the blocks of a large one are freed with its descriptor in ``held``, which keeps few."""
+        fd = self._content.unlink(digest)
+        if fd >= 0:
+            held.append(fd)
+        if len(held) > _HELD:
+            os.close(held.pop(0))
 
     def _sweep_orphans(self, known: "set[str]") -> None:
         """Blobs that no namespace knows: their writer ended between the rename and the record. A young one may be

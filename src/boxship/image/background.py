@@ -29,6 +29,8 @@ async def settled(work: "Awaitable[T]") -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen: who was told of the cancellation does not ask
         raise
 
 

@@ -32,6 +32,9 @@ from boxship.image.rooted import describe, fsync_directory
 from boxship.oci import digest as digests
 from boxship.oci.digest import Digest
 
+AT_ONCE = 16 << 20
+"""Bytes of a blob whose blocks are freed in no time."""
+
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
@@ -110,7 +113,7 @@ class ContentStore:
 
     def unlink(self, digest: str) -> int:
         """`delete` for callers that hold others up: the blob is gone, and its blocks are freed when the descriptor
-        that this gives is closed, which takes a quarter of a second for gigabytes; -1 when there was none."""
+        that this gives is closed, which takes a quarter of a second for gigabytes; -1 when nothing is left to do."""
         path = self.path(digests.parse(digest))
         try:
             held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -123,6 +126,9 @@ class ContentStore:
         except BaseException:
             os.close(held)
             raise
+        if os.fstat(held).st_size < AT_ONCE:
+            os.close(held)
+            return -1
         return held
 
     def writer(self, ref: str, *, total: int = 0, expected: str = "", algorithm: str = "sha256") -> "Writer":

@@ -87,6 +87,8 @@ def create(
 
 
 _turns = [allocate_lock() for _ in os.sched_getaffinity(0)]
+# Another thread may have had one at a fork, and gives it back in the parent only.
+os.register_at_fork(after_in_child=lambda: _turns.__setitem__(slice(None), [allocate_lock() for _ in _turns]))
 PATIENCE = 0.1
 """Seconds after which a thread goes on without a turn: another may be waiting for a hook."""
 
