@@ -18,7 +18,7 @@ from boxship.errors import (
     Unavailable,
 )
 from boxship.image.compression import inflate
-from boxship.image.content import AT_ONCE, ContentStore
+from boxship.image.content import FREED_AT_ONCE, ContentStore
 from boxship.oci import digest as digests
 
 DATA = os.urandom(300_000)
@@ -172,7 +172,7 @@ def test_a_compression_that_images_do_not_use_is_named() -> None:
 
 def test_a_large_blob_is_gone_at_once_and_its_blocks_when_the_descriptor_is_closed(tmp_path: Path) -> None:
     store = ContentStore(str(tmp_path))
-    small, large = store.put(b"small"), store.put(bytes(AT_ONCE))
+    small, large = store.put(b"small"), store.put(bytes(FREED_AT_ONCE))
     assert store.unlink(small) == -1
     held = store.unlink(large)
     try:

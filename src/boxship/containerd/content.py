@@ -147,7 +147,7 @@ class ContentService:
         namespace = required_namespace()
         self._refuse_known(namespace, first.expected)
         total, expected = first.total, first.expected
-        writer = await self._open_writer(_prefix(namespace) + first.ref, total, expected)
+        writer = await self.open_writer(namespace, first.ref, total, expected)
         try:
             request: "WriteContentRequest | None" = first
             while request is not None:
@@ -183,14 +183,11 @@ class ContentService:
         """Raises NotFound unless the current namespace has the content."""
         self._info(digest)
 
-    def open_writer(self, namespace: str, ref: str) -> Writer:
-        """A writer for another service of this process; see `commit`."""
-        return self._store.writer(_prefix(namespace) + ref)
-
-    async def _open_writer(self, ref: str, total: int, expected: str) -> Writer:
+    async def open_writer(self, namespace: str, ref: str, total: int = 0, expected: str = "") -> Writer:
+        """A writer, for another service of this process too; see `commit`. Raises as `ContentStore.writer`."""
         # In a thread, because what an earlier call left is hashed again.
         opening = asyncio.ensure_future(
-            asyncio.to_thread(self._store.writer, ref, total=total, expected=expected)
+            asyncio.to_thread(self._store.writer, _prefix(namespace) + ref, total=total, expected=expected)
         )
         try:
             return await asyncio.shield(opening)

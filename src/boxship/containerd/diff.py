@@ -1,5 +1,6 @@
 """The Diff service: layers to snapshots (Apply) and back (Diff), in worker threads."""
 
+import asyncio
 import os
 import time
 
@@ -49,7 +50,7 @@ class DiffService:
             raise Unimplemented(f"cannot write media type {media_type!r}")
         namespace = required_namespace()
         ref = request.ref or f"uncompressed-diff-{time.time_ns()}-{os.urandom(4).hex()}"
-        writer = self._content.open_writer(namespace, ref)
+        writer = await self._content.open_writer(namespace, ref)
         try:
             left, right = _mounts(request.left), _mounts(request.right)
             diff_id = await settled(in_background(_write, writer, left, right, media_type in _COMPRESSED))
@@ -60,7 +61,7 @@ class DiffService:
             except AlreadyExists:
                 pass  # an equal layer was there before: that is the answer too
         except BaseException:
-            writer.discard()
+            await settled(asyncio.to_thread(writer.discard))
             raise
         return DiffResponse(diff=Descriptor(media_type=media_type, digest=digest, size=size))
 

@@ -32,7 +32,7 @@ from boxship.image.rooted import describe, fsync_directory
 from boxship.oci import digest as digests
 from boxship.oci.digest import Digest
 
-AT_ONCE = 16 << 20
+FREED_AT_ONCE = 16 << 20
 """Bytes of a blob whose blocks are freed in no time."""
 
 
@@ -126,7 +126,7 @@ class ContentStore:
         except BaseException:
             os.close(held)
             raise
-        if os.fstat(held).st_size < AT_ONCE:
+        if os.fstat(held).st_size < FREED_AT_ONCE:
             os.close(held)
             return -1
         return held
