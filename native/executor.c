@@ -63,7 +63,7 @@ struct cmsghdr { u64 len; i32 level, type; };
 struct timespec { i64 sec, nsec; };
 struct pollfd { i32 fd; short events, revents; };
 
-static u8 *plan;
+static u8 *plan, *rest; /* the segment in hand; the end of what was received */
 static struct op *ops;
 static u32 first, steps, step; /* of this segment: its first step's number, how many; the step in hand */
 static int last;               /* this is the last segment */
@@ -281,6 +281,7 @@ static i64 await(struct op *op) {
     for (;;) {
         if (listener >= 0) {
             struct pollfd both[2] = {{control, 1, 0}, {listener, 1, 0}};
+            if (control >= 0) wait_awake();
             r = SYS5(ppoll, both, 2, 0, 0, 8);
             if (r < 0) continue;
             if (!both[0].revents && both[1].revents) {
@@ -641,29 +642,39 @@ static void refuse(i64 value) {
     leave(2);
 }
 
-/* A plan comes in segments, so that we can be at work while the rest is still being made; a segment comes in packets,
- * the first of which starts with the header that says how many bytes there are. */
-static void read_segment(void) {
+/* Receives a segment, and what else its creator had ready: into new memory, which it sets `plan` and `rest` to. */
+static void receive_segments(void) {
     struct header head;
     i64 r;
     wait_awake();
-    do r = SYS6(recvfrom, control, &head, sizeof head, 2 /* MSG_PEEK */, 0, 0);
+    do r = SYS6(recvfrom, control, &head, sizeof head, 0x22 /* MSG_PEEK, MSG_TRUNC: the packet's size */, 0, 0);
     while (r == -EINTR);
-    if (r != sizeof head) leave(2);
+    if (r < (i64)sizeof head) leave(2);
     if (head.fingerprint != OPS_FINGERPRINT) refuse(EPROTO);
-    i64 memory = SYS6(mmap, 0, head.size, 3, 0x22, -1, 0);
+    u64 size = head.size > (u64)r ? head.size : (u64)r;
+    i64 memory = SYS6(mmap, 0, size, 3, 0x22, -1, 0);
     if (memory < 0 && memory > -4096) refuse(-memory);
     plan = (u8 *)memory;
-    for (u64 have = 0; have < head.size; have += (u64)r) {
-        r = receive(plan + have, head.size - have, 0); /* the creator's handles: slots 0 and on */
+    for (rest = plan; rest < plan + head.size; rest += r) {
+        r = receive(rest, size - (u64)(rest - plan), 0); /* the creator's handles: slots 0 and on */
         if (r <= 0) leave(2);
     }
+}
+
+/* A plan comes in segments, so that we can be at work while the rest is still being made. A segment starts with the
+ * header that says how many bytes there are; it comes in several packets, or several come in one. */
+static void read_segment(void) {
+    plan += plan ? ((struct header *)plan)->size : 0;
+    if (plan == rest) receive_segments();
+    struct header head = *(struct header *)plan;
+    if (head.fingerprint != OPS_FINGERPRINT) refuse(EPROTO);
+    if (head.size < sizeof head || head.size > (u64)(rest - plan)) refuse(EINVAL);
     ops = (struct op *)(plan + sizeof head);
     first += steps;
     steps = head.steps;
     last = head.flags & FLAG_LAST;
     if (head.flags & FLAG_TRACE && !times) {
-        memory = SYS6(mmap, 0, MOST_STEPS * sizeof(u64), 3, 0x22, -1, 0);
+        i64 memory = SYS6(mmap, 0, MOST_STEPS * sizeof(u64), 3, 0x22, -1, 0);
         if (memory < 0 && memory > -4096) refuse(-memory);
         times = (u64 *)memory;
     }

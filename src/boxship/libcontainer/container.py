@@ -219,7 +219,7 @@ class Container:
         if self._run is not None:
             run, self._run = self._run, None
             try:
-                run.go(self.state_json(CREATED))
+                run.go(self._state_for("startContainer", CREATED))
                 run.finish()
             except BaseException as error:
                 run.abort()
@@ -235,7 +235,7 @@ class Container:
             pass  # deleted meanwhile
         self._record["status"] = RUNNING
         try:
-            self._run_hooks("poststart", self.state_json(RUNNING))
+            self._run_hooks("poststart", RUNNING)
         except BoxshipError:
             self.delete(force=True)  # runtime-spec, lifecycle, step 9
             raise
@@ -263,7 +263,7 @@ class Container:
             finally:
                 os.close(directory)
             try:
-                connection.sendall(b"g" + self.state_json(CREATED))
+                connection.sendall(b"g" + self._state_for("startContainer", CREATED))
             except BrokenPipeError:
                 pass  # it has ended, and what it said before, or the end of file, is there to read
             hook = ""
@@ -520,9 +520,13 @@ class Container:
         manager.delete()
         self._leave_rdt_class()
         store.remove(self.root, self.id)
-        self._run_hooks("poststop", self.state_json(STOPPED))
+        self._run_hooks("poststop", STOPPED)
 
-    def _run_hooks(self, kind: str, text: bytes) -> None:
+    def _state_for(self, kind: str, status: str) -> bytes:
+        """The state for the hooks of that kind; nothing where there are none."""
+        return self.state_json(status) if (self._record.get("hooks") or {}).get(kind) else b""
+
+    def _run_hooks(self, kind: str, status: str) -> None:
         """Those of the runtime's namespaces; a poststop hook that fails is only noted (runtime-spec, step 13)."""
         found = (self._record.get("hooks") or {}).get(kind)
         if found:
@@ -531,7 +535,7 @@ class Container:
             hooks.run(
                 kind,
                 found,
-                text,
+                self.state_json(status),
                 bundle=self.bundle or "/",
                 annotations=self._record.get("annotations"),
                 warn=self.notes.append if kind == "poststop" else None,

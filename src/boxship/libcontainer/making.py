@@ -89,6 +89,16 @@ def create(
 _turns = [allocate_lock() for _ in os.sched_getaffinity(0)]
 # Another thread may have had one at a fork, and gives it back in the parent only.
 os.register_at_fork(after_in_child=lambda: _turns.__setitem__(slice(None), [allocate_lock() for _ in _turns]))
+_first = True
+
+
+def _again() -> bool:
+    """Whether this process has made a container before, and so may make one like it again."""
+    global _first
+    was, _first = _first, False
+    return not was
+
+
 PATIENCE = 0.1
 """Seconds after which a thread goes on without a turn: another may be waiting for a hook."""
 
@@ -194,9 +204,6 @@ def _make(
             _meet(container, op.name, run, tasks)
     container.console = run.handle_received
     run.handle_received = -1
-    if (spec.get("linux") or {}).get("intelRdt") is not None:
-        _enter_rdt_class(container, directory, spec["linux"]["intelRdt"], run.pid)
-    run.keep()
     container.times = run.times
 
 
@@ -257,7 +264,7 @@ def _begin(
             run.extend(plan, last=False)
 
     home = home_of(spec, uid, record["rootfs"], request.rootfs_mounts)
-    plan = compile_spec(request, container.host, home=home, begin=begin, go_on=go_on)
+    plan = compile_spec(request, container.host, home=home, begin=begin, go_on=go_on, again=_again())
     return plan, manager, complete
 
 
@@ -284,15 +291,23 @@ def _meet(container: Container, name: str, run: Run, tasks: "list[str]") -> None
         run.until_cloned()
         record_process(container, run.pid)
         check_joined(run.pid, spec)
+    if name == compile_hooks.START:
+        settings = (spec.get("linux") or {}).get("intelRdt")
+        if settings is None:
+            run.keep()  # before it gets there: it need not be woken for that
+        run.until(name)
+        if settings is not None:
+            _enter_rdt_class(container, container.directory, settings, run.pid)
+            run.keep()
+        return
     run.until(name)
     if name == IDS_MAPPED:
         write_maps(run.pid, spec, container.host)
         run.go()
     elif name == compile_hooks.RUNTIME_HOOKS:
-        text = container.state_json(CREATING)
         for kind in ("prestart", "createRuntime"):
-            container._run_hooks(kind, text)
-        run.go(text)
+            container._run_hooks(kind, CREATING)
+        run.go(container.state_json(CREATING))
     elif name == NET_DEVICES:
         from .netdevices import move
 
@@ -437,9 +452,8 @@ def make_cgroups(container: Container, kind: str, pid: int) -> "Manager":
 def restoring(container: Container, pid: int) -> None:
     """The namespaces are there, with ``pid`` as their first process: the runtime's hooks."""
     container._record["pid"] = pid
-    text = container.state_json(CREATING)
     for kind in ("prestart", "createRuntime"):
-        container._run_hooks(kind, text)
+        container._run_hooks(kind, CREATING)
 
 
 def restored(container: Container, pid: int) -> None:

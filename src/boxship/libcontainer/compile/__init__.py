@@ -35,6 +35,7 @@ def compile_spec(
     home: str = "",
     begin: "Callable[[Plan], None] | None" = None,
     go_on: "Callable[[Plan], None] | None" = None,
+    again: bool = False,
 ) -> Plan:
     """The plan that makes a container and, once told to, starts it.
 
@@ -42,9 +43,10 @@ def compile_spec(
     ``begin`` is called with the plan up to the clone: the kernel needs about as long to make the namespaces as the
     rest needs to compile, so a caller in a hurry has the executor start already. ``go_on`` is called once more with
     the plan up to the pivot.
+    With ``again`` what a plan for the same configuration had behind the clone is taken over (again.py).
     Raises InvalidArgument for a spec that cannot be carried out; what was adapted is in the plan's ``notes``.
     """
-    c = Context(request, host)
+    c = Context(request, host, home)
     process.check(c)
     namespaces.check(c)
 
@@ -63,6 +65,13 @@ def compile_spec(
     namespaces.clone(c)
     if begin:
         begin(c.plan)
+    memory = None
+    if again:
+        from .again import Memory
+
+        memory = Memory(c)
+        if memory.recall(c):
+            return c.plan
 
     # In the container's first process.
     namespaces.become_root(c)
@@ -98,11 +107,11 @@ def compile_spec(
     cgroup_mounts.after_pivot(c)
     mounts.read_only(c)
     rootfs.read_only(c)
-    process.session_keyring(c)
+    c.fresh(process.session_keyring)
     _scheduling(c)
     process.security_labels(c)
     process.credentials(c)
-    process.find_program(c)
+    c.fresh(process.find_program)
     hooks.meet_start(c)
 
     # Started.
@@ -111,9 +120,11 @@ def compile_spec(
         process.hand_on(c)
     process.load_filter(c)
     if hooks.of(c.spec, "startContainer"):
-        hooks.start_container(c, home)  # under the filter, as the program is
+        hooks.start_container(c)  # under the filter, as the program is
         process.hand_on(c)
-    process.execute(c, home)
+    c.fresh(process.execute)
+    if memory:
+        memory.remember(c)
     return c.plan
 
 
@@ -124,7 +135,7 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     The first handle that the creator sends is a pidfd of the container's init; ``namespaces_flags`` are the
     namespaces of it to enter (setns(2) with a pidfd: Linux 5.8).
     """
-    c = Context(request, host)
+    c = Context(request, host, home)
     process.check(c)
     namespaces.begin(c)
     namespaces.oom_score(c)
@@ -143,5 +154,5 @@ def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home:
     namespaces.limits(c)
     process.hand_on(c)
     process.load_filter(c)
-    process.execute(c, home)
+    process.execute(c)
     return c.plan

@@ -10,7 +10,7 @@ TARGET_FILE, TARGET_NO_FOLLOW, TARGET_NOT_PROC = 1, 2, 4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from boxship.libcontainer.host import Host
@@ -39,12 +39,14 @@ class Plan:
     how the spec was carried out (a limit that was clamped).
     ``nodes_first``: the devices are made before the cgroups are entered.
     ``mapped_sources`` are the meeting points at which the creator maps the ids of a source that earlier mounts made.
+    ``encoded`` are (first operation, the one behind the last, bytes) of stretches that need not be encoded any more.
     """
 
-    __slots__ = ("mapped_sources", "nodes_first", "notes", "ops", "purposes")
+    __slots__ = ("encoded", "mapped_sources", "nodes_first", "notes", "ops", "purposes")
 
     def __init__(self) -> None:
         self.nodes_first = True
+        self.encoded: list[tuple[int, int, bytes]] = []
         self.mapped_sources: dict[str, MappedSource] = {}
         self.ops: list[Op] = []
         self.purposes: list[tuple[int, str]] = []
@@ -135,9 +137,10 @@ class Request:
 class Context:
     """The state of one compilation; a pass reads ``spec`` and appends to the plan."""
 
-    def __init__(self, request: Request, host: "Host") -> None:
+    def __init__(self, request: Request, host: "Host", home: str = "") -> None:
         self.request = request
         self.host = host
+        self.home = home  # the user's home directory, for HOME where process.env has none
         self.spec = request.spec
         self.linux: dict[str, Any] = self.spec.get("linux") or {}
         self.process: dict[str, Any] = self.spec.get("process") or {}
@@ -197,6 +200,10 @@ class Context:
         self.seccomp: tuple[int, bytes] | None = None
         self.no_new_privileges = False
         self.final_capabilities: tuple[int, int, int] | None = None
+        # What a plan for the same configuration can take over (again.py).
+        self.fresh_passes: list[tuple[tuple[int, int], tuple[int, int], Callable[[Context], None]]] = []
+        self.asked: list[tuple[str, bool, str]] = []
+        self.only_once = False
 
     def slot(self) -> int:
         self.slots += 1
@@ -214,6 +221,26 @@ class Context:
 
     def note(self, text: str) -> None:
         self.plan.notes.append(text)
+
+    # ── For plans of the same configuration (again.py) ──
+
+    def fresh(self, run: "Callable[[Context], None]") -> None:
+        """A pass for what is this container's own: its id, its program and environment. No other pass reads those."""
+        first = len(self.plan.ops), len(self.plan.purposes)
+        run(self)
+        self.fresh_passes.append((first, (len(self.plan.ops), len(self.plan.purposes)), run))
+
+    def path_kind(self, path: str, *, follow: bool = True) -> str:
+        """`Host.path_kind` of a path that may be something else next time."""
+        kind = self.host.path_kind(path, follow=follow)
+        self.asked.append((path, follow, kind))
+        return kind
+
+    @property
+    def host_now(self) -> "Host":
+        """The host, asked for what may be otherwise next time: then the plan is for this container only."""
+        self.only_once = True
+        return self.host
 
     # ── Lookups inside the rootfs: always from its descriptor, never by joining strings ──
 

@@ -52,9 +52,9 @@ def create_container(c: Context) -> None:
         _run(c, "createContainer", c.request.rootfs or "/", c.host.environment())
 
 
-def start_container(c: Context, home: str) -> None:
+def start_container(c: Context) -> None:
     """startContainer hooks: inside, after start was called, with the process's environment where they have none."""
-    _run(c, "startContainer", c.process.get("cwd") or "/", variables(c, home))
+    _run(c, "startContainer", c.process.get("cwd") or "/", variables(c))
 
 
 def meet_start(c: Context) -> None:

@@ -97,7 +97,7 @@ def open_bind_sources(c: Context) -> None:
                 )
             continue
         source = _source(c, mount)
-        if options.copy_symlink and c.host.link_target(source):
+        if options.copy_symlink and c.host_now.link_target(source):
             continue  # the link itself is made anew
         c.purpose(f"open {source}, to be bind-mounted on {mount.get('destination')}")
         slot = c.slot()
@@ -160,7 +160,7 @@ def mounts(c: Context) -> None:
 def _is_proc(c: Context, mount: "dict[str, Any]", options: Options) -> bool:
     """Whether a bind mount is of a whole proc file system of the host."""
     source = os.path.realpath(_source(c, mount))
-    return _is_bind(mount, options) and source in c.host.mounts_of("proc")
+    return _is_bind(mount, options) and source in c.host_now.mounts_of("proc")
 
 
 def _kind(target: str, options: Options) -> int:
@@ -243,7 +243,10 @@ def _bind_attributes(c: Context, mount: "dict[str, Any]", slot: int, source: str
     if (to_set or to_clear) and _is_bind(mount, options):
         from . import bind_flags
 
-        locked = bind_flags.source_flags(source) if c.userns or not c.host.initial_user_namespace else None
+        locked = None
+        if c.userns or not c.host.initial_user_namespace:
+            c.only_once = True
+            locked = bind_flags.source_flags(source)
         where = f"error mounting {source} to rootfs at {mount['destination']}"
         to_set, to_clear = bind_flags.attributes(mount.get("options") or (), locked, where)
     if to_set or to_clear:
@@ -287,7 +290,7 @@ def _bind(c: Context, mount: "dict[str, Any]", slot: int, target: str, options: 
     destination, source = mount["destination"], _source(c, mount)
     c.purpose(f"bind {source} on {destination}")
     # A missing source is reported by the step that opens it.
-    kind = TARGET_FILE if c.host.path_kind(source, follow=not options.source_no_follow) == "file" else 0
+    kind = TARGET_FILE if c.path_kind(source, follow=not options.source_no_follow) == "file" else 0
     if _host_sysfs(c, mount.get("type") or ""):
         kind = 0
         if not c.privileged:
@@ -310,4 +313,4 @@ def _copy_link(c: Context, index: int, mount: "dict[str, Any]", target: str) -> 
         raise InvalidArgument(f"mounts[{index}] on /: a link cannot be there")
     c.purpose(f"make the link {mount['destination']}")
     c.add(OpenTarget(c.scratch, c.root, parent))
-    c.add(Symlink(c.host.link_target(_source(c, mount)), c.scratch, name, tolerate=(EEXIST,)))
+    c.add(Symlink(c.host_now.link_target(_source(c, mount)), c.scratch, name, tolerate=(EEXIST,)))

@@ -309,7 +309,7 @@ def sysctls(c: Context) -> None:
             raise InvalidArgument(f"linux.sysctl: {key} is not namespaced: it would change the host")
         if needs not in c.created and needs not in c.joined:
             raise InvalidArgument(f"linux.sysctl: {key} needs a {needs} namespace of the container's own")
-        if needs == "network" and needs in c.joined and c.host.same_namespace(c.joined[needs], "net"):
+        if needs == "network" and needs in c.joined and c.host_now.same_namespace(c.joined[needs], "net"):
             raise InvalidArgument(f"linux.sysctl: {key}: the network namespace {c.joined[needs]} is the host's")
         if ".." in path.split("/"):
             raise InvalidArgument(f"linux.sysctl: {key} is not a name")

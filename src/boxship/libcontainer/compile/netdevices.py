@@ -46,7 +46,7 @@ def net_devices(c: Context) -> None:
             names.append(wanted)
     from boxship.libcontainer import netdevices
 
-    found = {name: c.host.network_device(name) for name in devices}
+    found = {name: c.host_now.network_device(name) for name in devices}
     # A device that is moved and then cannot be renamed would be lost with the namespace.
     for wanted in names:
         c.purpose(f"look whether the name {wanted} is free in the container's network namespace")

@@ -122,7 +122,7 @@ def credentials(c: Context) -> None:
     c.add(Prctl(PR_SET_KEEPCAPS, 1))
     groups = user.get("additionalGids") or ()
     if (c.spec.get("annotations") or {}).get(KEEP_GROUPS) in ("1", "true"):
-        groups = c.host.groups()
+        groups = c.host_now.groups()
     # Without privileges only a user namespace with setgroups denied is possible: then there is nothing to set.
     refused = () if c.privileged or groups else (EPERM,)
     c.add(SetGroups(pack(f"<{len(groups)}I", *groups), tolerate=refused))
@@ -200,12 +200,12 @@ def find_program(c: Context) -> None:
     c.add(FindProgram([directory.rstrip("/") + "/" + name for directory in directories]))
 
 
-def variables(c: Context, home: str) -> "list[str]":
+def variables(c: Context) -> "list[str]":
     """process.env as the program gets it, with HOME where it has none."""
     given = c.process.get("env") or ()
     env = environment.prepare(given)
     if not environment.has_home(given):
-        env.append("HOME=" + (home or DEFAULT_HOME))
+        env.append("HOME=" + (c.home or DEFAULT_HOME))
     return env
 
 
@@ -231,7 +231,7 @@ def hand_on(c: Context) -> None:
         c.add(Duplicate(c.preserved + n, 3 + n, tolerate=(EBADF,)))
 
 
-def execute(c: Context, home: str) -> None:
+def execute(c: Context) -> None:
     """The program, in its environment."""
     c.purpose(f"execute {c.process['args'][0]}")
-    c.add(Exec(list(c.process["args"]), variables(c, home)))
+    c.add(Exec(list(c.process["args"]), variables(c)))

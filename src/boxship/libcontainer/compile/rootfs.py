@@ -164,7 +164,7 @@ def pivot(c: Context) -> None:
     elif c.request.no_pivot:
         # It was moved onto "/" already. What stays below could give a bare /proc or /sys back to who makes a mount
         # namespace of his own: the kernel allows a new mount only where such a one is visible (mount_too_revealing).
-        for path in c.host.mounts_of("proc", "sysfs"):
+        for path in c.host_now.mounts_of("proc", "sysfs"):
             c.add(Unmount(path, MNT_DETACH, tolerate=(EINVAL, ENOENT)))
         c.add(FchDir(c.root))
         c.add(ChRoot("."))

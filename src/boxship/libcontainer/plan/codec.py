@@ -1,7 +1,7 @@
 """Plans as bytes: a header, one fixed record for each operation, then the texts that the records point into.
 
 A plan may travel in segments, each encoded by itself; the last one is marked, and the executor works on the first
-while the rest is still being compiled.
+while the rest is still being compiled. A segment is a multiple of eight bytes long, so that one can follow another.
 
 ``executor.c`` maps the same three structures (``struct header``, ``struct op``, ``struct report``).
 A field of type Text, Bytes or Texts is ``offset | length << 32`` into the plan; every text ends with a NUL that
@@ -14,6 +14,10 @@ from _struct import error as StructError  # type: ignore[attr-defined]  # typesh
 from boxship.errors import InvalidArgument, PeerError
 
 from .ops import FINGERPRINT, MAX_FIELDS, OPS, Op
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boxship.libcontainer.compile import Plan
 
 HEADER = Struct("<QIHH")  # fingerprint, size in bytes, number of operations, flags
 RECORD = Struct(f"<HHHH{MAX_FIELDS}q")  # number, two tolerated errnos, nothing, the fields
@@ -55,12 +59,30 @@ def encode(plan: "list[Op]", *, trace: bool = False, last: bool = True) -> bytes
             words += args
         words += kind.PADDING
     blob.append(b"")
+    odd = -offset % 8
+    if odd:
+        blob.append(bytes(odd - 1))
+        offset += odd
     header = HEADER.pack(FINGERPRINT, offset, len(plan), (FLAG_TRACE if trace else 0) | (FLAG_LAST if last else 0))
     try:
         records = pack(f"<{len(words)}q", *words)
     except (StructError, TypeError) as error:
         raise InvalidArgument(_misfit(plan), cause=str(error)) from error
     return b"".join((header, records, b"\0".join(blob)))
+
+
+def segments(plan: "Plan", first: int, *, trace: bool = False, last: bool = True) -> "list[bytes]":
+    """The operations from ``first`` on as segments; those that are encoded already are taken as they are."""
+    found = []
+    for begin, end, data in plan.encoded:
+        if begin >= first:
+            if begin > first:
+                found.append(encode(plan.ops[first:begin], trace=trace, last=False))
+            found.append(data)
+            first = end
+    if last or first < len(plan.ops):
+        found.append(encode(plan.ops[first:], trace=trace, last=last))
+    return found
 
 
 def _misfit(plan: "list[Op]") -> str:
