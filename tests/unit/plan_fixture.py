@@ -37,15 +37,15 @@ def fixed_host(mode: str = "v1", **changes: object) -> FixedHost:
 
 def plan_of(spec: "dict[str, object] | None" = None, *, host: "Host | None" = None, **request: object) -> Plan:
     host = host or fixed_host()
-    settings: dict[str, object] = {"id": "c1", "bundle": "/bundle", "rootfs": "/bundle/rootfs"}
+    settings: dict[str, object] = {"id": "c1", "bundle": "/bundle", "rootfs": "/bundle/rootfs", "home": "/root"}
     if host.cgroups.mode == "v1":
         settings["tasks"] = len(V1)
     else:
         settings["cgroup"] = "/sys/fs/cgroup/boxship/c1"
     made = Request(spec or default(), **{**settings, **request})  # type: ignore[arg-type]
-    return compile_spec(made, host, home="/root")
+    return compile_spec(made, host)
 
 
 def exec_plan_of(process: "dict[str, object]", **request: object) -> Plan:
-    made = Request({"process": process, "linux": default()["linux"]}, id="c1", tasks=len(V1), **request)  # type: ignore[arg-type]
-    return compile_exec(made, fixed_host(), namespaces_flags=0x6C020000, home="/root")
+    made = Request({"process": process, "linux": default()["linux"]}, id="c1", tasks=len(V1), home="/root", **request)  # type: ignore[arg-type]
+    return compile_exec(made, fixed_host(), namespaces_flags=0x6C020000)

@@ -61,12 +61,8 @@ def execute(
     else:
         triple = stdio.triple()
         request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
-    plan = compile_exec(
-        request,
-        container.host,
-        namespaces_flags=flags,
-        home=home_of({"process": process}, uid, f"/proc/{container.pid}/root", ()),
-    )
+    request.home = home_of({"process": process}, uid, f"/proc/{container.pid}/root", ())
+    plan = compile_exec(request, container.host, namespaces_flags=flags)
     handles = [container._pidfd()]
     try:
         handles += [os.dup(fd) for fd in range(3, 3 + preserve_fds)]

@@ -223,32 +223,36 @@ def _begin(
     """
     run, record = container._run, container._record
     assert run is not None
-    record["rootfs"] = request.rootfs = _rootfs(container.bundle, spec, request.rootfs_mounts)
-    manager = _manager(container, spec, cgroup_manager)
-    request.tasks = len(manager.tasks_files())
-    request.cgroup = manager.directory()
-    request.cgroup_paths = manager.paths
-    user = (spec.get("process") or {}).get("user") or {}
-    uid = user.get("uid", 0)
-    if isinstance(stdio, Terminal):
-        request.terminal, request.relayed = True, stdio.relayed
-        request.columns, request.rows = stdio.width, stdio.height
-    else:
-        request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
-    complete = False
-    target = bool(request.cgroup or manager.unit)
-    if target:
-        # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
-        check()
-        manager.claim()
-        _record_cgroups(container, manager, directory)
-        run.spawn()
-        complete = _create_target(container, manager, run.stage)
-    if complete:
-        owner = cgroup_owner(spec)
-        if owner:
-            manager.own(owner)
-        manager.apply(for_cgroups(spec.get("linux") or {}))
+    manager: Manager = cgroups.NoManager()
+    target = complete = False
+
+    def ahead(plan: Plan) -> None:
+        nonlocal manager, target, complete
+        run.extend(plan, last=False)
+        record["rootfs"] = request.rootfs = _rootfs(container.bundle, spec, request.rootfs_mounts)
+        manager = _manager(container, spec, cgroup_manager)
+        request.tasks = len(manager.tasks_files())
+        request.cgroup = manager.directory()
+        request.cgroup_paths = manager.paths
+        uid = ((spec.get("process") or {}).get("user") or {}).get("uid", 0)
+        request.home = home_of(spec, uid, request.rootfs, request.rootfs_mounts)
+        if isinstance(stdio, Terminal):
+            request.terminal, request.relayed = True, stdio.relayed
+            request.columns, request.rows = stdio.width, stdio.height
+        else:
+            request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
+        target = bool(request.cgroup or manager.unit)
+        if target:
+            # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
+            check()
+            manager.claim()
+            _record_cgroups(container, manager, directory)
+            complete = _create_target(container, manager, run.stage)
+        if complete:
+            owner = cgroup_owner(spec)
+            if owner:
+                manager.own(owner)
+            manager.apply(for_cgroups(spec.get("linux") or {}))
 
     def begin(plan: Plan) -> None:
         run.extend(plan, last=False)
@@ -263,8 +267,7 @@ def _begin(
         if not any(isinstance(op, Await) for op in plan.ops[run.sent :]):
             run.extend(plan, last=False)
 
-    home = home_of(spec, uid, record["rootfs"], request.rootfs_mounts)
-    plan = compile_spec(request, container.host, home=home, begin=begin, go_on=go_on, again=_again())
+    plan = compile_spec(request, container.host, ahead=ahead, begin=begin, go_on=go_on, again=_again())
     return plan, manager, complete
 
 

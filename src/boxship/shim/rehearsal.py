@@ -195,5 +195,5 @@ def rehearse_compiling() -> None:
     for _ in range(ROUNDS):
         spec = cold_json.loads(cold_json.dumps(SPEC))
         request = Request(spec, id="play", bundle="/play", rootfs="/play/rootfs", rootfs_mounts=mounts, tasks=8)
-        codec.encode(compile_spec(request, host(), home="/").ops)
+        codec.encode(compile_spec(request, host()).ops)
         for_cgroups(spec["linux"])

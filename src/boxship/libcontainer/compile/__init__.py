@@ -32,26 +32,29 @@ def compile_spec(
     request: Request,
     host: "Host",
     *,
-    home: str = "",
+    ahead: "Callable[[Plan], None] | None" = None,
     begin: "Callable[[Plan], None] | None" = None,
     go_on: "Callable[[Plan], None] | None" = None,
     again: bool = False,
 ) -> Plan:
     """The plan that makes a container and, once told to, starts it.
 
-    ``home`` is the user's home directory for HOME, when process.env has none.
-    ``begin`` is called with the plan up to the clone: the kernel needs about as long to make the namespaces as the
-    rest needs to compile, so a caller in a hurry has the executor start already. ``go_on`` is called once more with
-    the plan up to the pivot.
+    The kernel needs about as long for the namespaces and mounts as the rest needs to compile, so a caller in a hurry
+    has the executor start already. ``ahead`` is called with what asks for nothing but ``linux.namespaces`` (the
+    caller may complete the request in it), ``begin`` with the plan up to the clone, ``go_on`` up to the pivot.
     With ``again`` what a plan for the same configuration had behind the clone is taken over (again.py).
     Raises InvalidArgument for a spec that cannot be carried out; what was adapted is in the plan's ``notes``.
     """
-    c = Context(request, host, home)
+    c = Context(request, host)
+    namespaces.begin(c)
+    namespaces.unshare(c)
+    if ahead:
+        ahead(c.plan)
+    c.number_slots()
     process.check(c)
     namespaces.check(c)
 
-    # In the creator's namespaces: everything that has a path on the host.
-    namespaces.begin(c)
+    # In the creator's mount namespace: everything that has a path on the host.
     namespaces.oom_score(c)
     namespaces.open_cgroup(c)
     if c.privileged:
@@ -128,14 +131,15 @@ def compile_spec(
     return c.plan
 
 
-def compile_exec(request: Request, host: "Host", *, namespaces_flags: int, home: str = "") -> Plan:
+def compile_exec(request: Request, host: "Host", *, namespaces_flags: int) -> Plan:
     """The plan that runs one more process in a container.
 
     ``request.spec`` holds the process and the container's linux section.
     The first handle that the creator sends is a pidfd of the container's init; ``namespaces_flags`` are the
     namespaces of it to enter (setns(2) with a pidfd: Linux 5.8).
     """
-    c = Context(request, host, home)
+    c = Context(request, host)
+    c.number_slots()
     process.check(c)
     namespaces.begin(c)
     namespaces.oom_score(c)

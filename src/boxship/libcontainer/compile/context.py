@@ -72,6 +72,7 @@ class Request:
     ``stdio_owners`` are descriptors 0 to 2 that shall belong to the process's user.
     ``preserve_fds`` counts descriptors that the creator sends with the plan, after the listening socket.
     ``cache`` is a directory for compiled seccomp filters, or "".
+    ``home`` is the user's home directory, for HOME where process.env has none.
     """
 
     __slots__ = (
@@ -80,6 +81,7 @@ class Request:
         "cgroup",
         "cgroup_paths",
         "columns",
+        "home",
         "id",
         "new_keyring",
         "no_pivot",
@@ -114,6 +116,7 @@ class Request:
         no_pivot: bool = False,
         new_keyring: bool = True,
         cache: str = "",
+        home: str = "",
     ) -> None:
         self.spec = spec
         self.id = id
@@ -132,15 +135,15 @@ class Request:
         self.no_pivot = no_pivot
         self.new_keyring = new_keyring
         self.cache = cache
+        self.home = home
 
 
 class Context:
     """The state of one compilation; a pass reads ``spec`` and appends to the plan."""
 
-    def __init__(self, request: Request, host: "Host", home: str = "") -> None:
+    def __init__(self, request: Request, host: "Host") -> None:
         self.request = request
         self.host = host
-        self.home = home  # the user's home directory, for HOME where process.env has none
         self.spec = request.spec
         self.linux: dict[str, Any] = self.spec.get("linux") or {}
         self.process: dict[str, Any] = self.spec.get("process") or {}
@@ -163,7 +166,11 @@ class Context:
         # Which side of the clone looks host files up: root does it first, in the creator's own namespaces,
         # so that a user namespace need not reach them; without root only the new namespace allows mounts.
         self.privileged = host.user == 0 and host.may(21)
-        # Slots with a fixed meaning.
+        self.unshared: list[str] = []  # the new namespaces that were made before the clone
+
+    def number_slots(self) -> None:
+        """Slots with a fixed meaning, and what passes leave for later ones; the request is complete now."""
+        request = self.request
         self.listener = self.slot()
         self.preserved = self.slots
         self.slots += request.preserve_fds

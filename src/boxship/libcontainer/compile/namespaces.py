@@ -70,6 +70,25 @@ def begin(c: Context) -> None:
     c.add(Umask(0))
 
 
+# Where nothing is looked up by a path. What a user namespace shall own is made with it, by the clone.
+_SOONEST = ("network", "ipc", "uts")
+
+
+def unshare(c: Context) -> None:
+    """New namespaces that need not wait for the clone: the kernel makes them while the plan is compiled."""
+    if c.userns or not c.privileged:
+        return
+    c.unshared = [kind for kind in c.created if kind in _SOONEST]
+    flags = 0
+    for kind in c.unshared:
+        flags |= c.created[kind]
+    if flags:
+        c.purpose(f"make the {', '.join(c.unshared)} namespaces")
+        c.add(Unshare(flags))
+    if "network" in c.unshared:
+        _loopback_up(c)
+
+
 def oom_score(c: Context) -> None:
     """process.oomScoreAdj.
 
@@ -183,11 +202,12 @@ def time_offsets(c: Context) -> None:
 
 def clone(c: Context) -> None:
     """From here on the plan runs in the container's first process, a child of the creator."""
+    # cgroup and time are made where their content is right
+    kinds = [kind for kind in c.created if kind not in ("cgroup", "time", *c.unshared)]
     flags = 0
-    for kind, flag in c.created.items():
-        if kind not in ("cgroup", "time"):  # made where their content is right
-            flags |= flag
-    c.purpose(f"make the {', '.join(k for k in c.created if k not in ('cgroup', 'time')) or 'no'} namespaces")
+    for kind in kinds:
+        flags |= c.created[kind]
+    c.purpose(f"make the container's first process, and its {', '.join(kinds) or 'no'} namespaces")
     c.add(Clone(flags, c.cgroup_slot))
     c.add(SetSession())
 
@@ -259,9 +279,13 @@ def enter_container(c: Context, flags: int) -> None:
 
 def network_up(c: Context) -> None:
     """The loopback interface of a new network namespace."""
-    if "network" in c.created:
-        c.purpose("set the loopback interface up")
-        c.add(LoopbackUp())
+    if "network" in c.created and "network" not in c.unshared:
+        _loopback_up(c)
+
+
+def _loopback_up(c: Context) -> None:
+    c.purpose("set the loopback interface up")
+    c.add(LoopbackUp())
 
 
 def names(c: Context) -> None:

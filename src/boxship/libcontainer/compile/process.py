@@ -205,7 +205,7 @@ def variables(c: Context) -> "list[str]":
     given = c.process.get("env") or ()
     env = environment.prepare(given)
     if not environment.has_home(given):
-        env.append("HOME=" + (c.home or DEFAULT_HOME))
+        env.append("HOME=" + (c.request.home or DEFAULT_HOME))
     return env
 
 

@@ -46,7 +46,7 @@ def run(call: Call) -> int:
         cgroup=manager.directory(),
         cgroup_paths=manager.paths,
         terminal=bool(process.get("terminal")),
+        home=home((process.get("user") or {}).get("uid", 0), rootfs),
     )
-    uid = (process.get("user") or {}).get("uid", 0)
-    print(explain(compile_spec(request, machine, home=home(uid, rootfs))), end="")
+    print(explain(compile_spec(request, machine)), end="")
     return 0
