@@ -84,6 +84,8 @@ static u64 now(void) {
     return (u64)t.sec * 1000000000 + (u64)t.nsec;
 }
 
+__attribute__((used, noreturn)) static void go_on(void);
+
 static i64 send_with(int fd, struct iovec *parts, u64 count, int handle) {
     struct { struct cmsghdr head; i32 fd, pad; } rights = {{sizeof(struct cmsghdr) + 4, 1, 1}, handle, 0};
     struct msghdr m = {0, 0, parts, count, 0, 0, 0};
@@ -97,11 +99,13 @@ static i64 send_with(int fd, struct iovec *parts, u64 count, int handle) {
     return r;
 }
 
-static i64 report(u32 kind, u32 at, i64 value, int handle) {
+static i64 report_to(int socket, u32 kind, u32 at, i64 value, int handle) {
     struct report r = {kind, at, value};
     struct iovec part = {&r, sizeof r};
-    return send_with(control, &part, 1, handle);
+    return send_with(socket, &part, 1, handle);
 }
+
+static i64 report(u32 kind, u32 at, i64 value, int handle) { return report_to(control, kind, at, value, handle); }
 
 static void report_times(void) {
     struct report r = {TIMES, step, (i64)now()};
@@ -194,21 +198,30 @@ static void reset_signals(void) {
     SYS4(rt_sigprocmask, 2 /* SIG_SETMASK */, &none, 0, 8);
 }
 
+/* The new process goes on with the plan by itself: on a stack of its own where it shares our memory, which is ours no
+ * more once it is there. */
+static u8 stack[65536] __attribute__((aligned(16)));
+
 static i64 clone(struct op *op) {
     struct {
         u64 flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
     } args = {0};
+    u32 here = step;
+    int socket = control;
     args.flags = (u64)op->field[CLONE_FLAGS] | 0x8000 /* CLONE_PARENT */;
+    if (args.flags & 0x100 /* CLONE_VM */) {
+        args.stack = (u64)stack;
+        args.stack_size = sizeof stack;
+    }
     if (op->field[CLONE_CGROUP] >= 0) {
         args.flags |= 0x200000000UL /* CLONE_INTO_CGROUP */;
         args.cgroup = (u64)handle(op->field[CLONE_CGROUP]);
     }
-    i64 pid = SYS2(clone3, &args, sizeof args);
-    if (pid > 0) {
-        report(CLONED, step, pid, -1);
-        leave(0);
-    }
-    return pid;
+    i64 pid = CLONE3(&args, sizeof args, go_on);
+    if (pid < 0) return pid;
+    report_to(socket, CLONED, here, pid, -1);
+    leave(0);
+    return 0;
 }
 
 static i64 loopback_up(void) {
@@ -680,16 +693,8 @@ static void read_segment(void) {
     }
 }
 
-__attribute__((used, noreturn)) static void start(void *stack) {
-    (void)stack;
-    control = (int)move_up(CONTROL);
-    /* What the creator's caller forgot to close is none of the container's business, not while it is created either. */
-    SYS3(close_range, control, control, 4 /* CLOSE_RANGE_CLOEXEC */);
-    if (control > CONTROL) SYS3(close_range, CONTROL, control - 1, 0);
-    SYS3(close_range, control + 1, ~0U, 0);
-    for (u32 n = 0; n < OPS_MAX_SLOTS; n++) slots[n] = -1;
-    read_segment();
-    for (step = 0; step < MOST_STEPS; step++) {
+__attribute__((noreturn)) static void work(void) {
+    for (; step < MOST_STEPS; step++) {
         if (step == first + steps) {
             if (last) break;
             read_segment();
@@ -701,8 +706,23 @@ __attribute__((used, noreturn)) static void start(void *stack) {
     }
     step--;
     fail(EINVAL); /* a plan ends with Exec */
-    leave(2);
-    for (;;);
+    for (;;) leave(2);
+}
+
+static void go_on(void) {
+    step++;
+    work();
+}
+
+__attribute__((used, noreturn)) static void start(void *arguments) {
+    (void)arguments;
+    control = (int)move_up(CONTROL);
+    /* What the creator's caller forgot to close is none of the container's business, not while it is created either. */
+    SYS3(close_range, control, control, 4 /* CLOSE_RANGE_CLOEXEC */);
+    if (control > CONTROL) SYS3(close_range, CONTROL, control - 1, 0);
+    SYS3(close_range, control + 1, ~0U, 0);
+    for (u32 n = 0; n < OPS_MAX_SLOTS; n++) slots[n] = -1;
+    work();
 }
 
 ENTRY(start);

@@ -208,6 +208,24 @@ static inline i64 call(i64 n, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f) {
 #define SYS6(n, a, b, c, d, e, f) \
     call(NR_##n, (i64)(a), (i64)(b), (i64)(c), (i64)(d), (i64)(e), (i64)(f))
 
+/* clone3(2): the pid or an error; the new process calls `function`, which does not return, wherever its stack is. */
+#if defined(__x86_64__)
+#define CLONE3(args, size, function) __extension__({                                              \
+    i64 r_;                                                                                       \
+    __asm__ volatile("syscall\ntest %%rax, %%rax\njnz 1f\n"                                       \
+                     "xor %%ebp, %%ebp\nand $-16, %%rsp\ncall " #function "\nhlt\n1:"             \
+                     : "=a"(r_) : "a"(NR_clone3), "D"(args), "S"(size) : "rcx", "r11", "memory"); \
+    r_; })
+#else
+#define CLONE3(args, size, function) __extension__({                                  \
+    register i64 x8_ __asm__("x8") = NR_clone3;                                       \
+    register i64 x0_ __asm__("x0") = (i64)(args);                                     \
+    register i64 x1_ __asm__("x1") = (i64)(size);                                     \
+    __asm__ volatile("svc 0\ncbnz x0, 1f\nmov x29, #0\nbl " #function "\n1:"         \
+                     : "+r"(x0_) : "r"(x8_), "r"(x1_) : "x30", "memory");             \
+    x0_; })
+#endif
+
 /* The entry: the kernel leaves argc, argv, envp and auxv on the stack; `start` takes a pointer to argc. */
 #if defined(__x86_64__)
 #define ENTRY(start)                         \

@@ -28,6 +28,7 @@ from boxship.linux.abi.process import (
     CAP_SYS_RESOURCE,
     CLONE_NEWCGROUP,
     CLONE_NEWTIME,
+    CLONE_VM,
     NAMESPACES,
     PR_SET_DUMPABLE,
     RLIMITS,
@@ -204,12 +205,20 @@ def clone(c: Context) -> None:
     """From here on the plan runs in the container's first process, a child of the creator."""
     # cgroup and time are made where their content is right
     kinds = [kind for kind in c.created if kind not in ("cgroup", "time", *c.unshared)]
-    flags = 0
+    flags = _shared_memory("time" in c.created or "time" in c.joined)
     for kind in kinds:
         flags |= c.created[kind]
     c.purpose(f"make the container's first process, and its {', '.join(kinds) or 'no'} namespaces")
     c.add(Clone(flags, c.cgroup_slot))
     c.add(SetSession())
+
+
+def _shared_memory(other_clocks: bool) -> int:
+    """CLONE_VM: the executor's memory need not be copied for a process that soon exits.
+
+    Not into another time namespace, whose clocks are mapped into the memory of those who read them (EINVAL).
+    """
+    return 0 if other_clocks else CLONE_VM
 
 
 def become_root(c: Context) -> None:
@@ -265,7 +274,7 @@ def enter_container(c: Context, flags: int) -> None:
     c.purpose("enter the container's namespaces")
     c.add(SetNs(c.listener, flags & ~late))
     c.purpose("make the process")
-    c.add(Clone(0, c.cgroup_slot))
+    c.add(Clone(_shared_memory(bool(flags & CLONE_NEWTIME)), c.cgroup_slot))
     c.add(SetSession())
     _write_tasks(c, None)
     if late:

@@ -235,6 +235,8 @@ class MemoryPolicy(Op):
 class Clone(Op):
     """clone3(2) with CLONE_PARENT: the plan goes on in the child; this process reports its pid and exits.
 
+    With CLONE_VM the child has a stack of its own in the memory that both share until the exit.
+
     ``cgroup`` is a slot with a v2 cgroup directory for CLONE_INTO_CGROUP, or -1.
     """
 
