@@ -1,10 +1,10 @@
 """Making a container: all of ``Container.create``, and what the restoration of a checkpoint shares with it.
 
-The order is that of crash safety: a name is claimed before anything exists, cgroups are written down before they are
-made, the process while its owner is still at work; so ``delete`` finds everything, whenever the creator is killed.
-The executor is spawned as soon as the first segment of the plan is there, and works on it, up to the new namespaces,
-while the rest is done here: so what that segment does not need comes after it, the check of the whole configuration
-too.
+The order is that of crash safety: a name is claimed before anything exists that outlives us, cgroups are written
+down before they are made, the process while its owner is still at work; so ``delete`` finds everything, whenever the
+creator is killed.
+The executor is spawned at once. It is what all wait for at the end: the kernel makes the namespaces for it while the
+rest is done here, the check of the whole configuration too.
 """
 
 import os
@@ -15,7 +15,7 @@ from boxship.errors import AlreadyExists, InvalidArgument
 from boxship.libcontainer import cgroups, validate
 from boxship.libcontainer import state as store
 
-from .compile import Plan, Request, compile_spec
+from .compile import Plan, Request, compile_spec, soonest
 from .compile import hooks as compile_hooks
 from .compile.environment import has_home
 from .compile.home import home
@@ -23,6 +23,7 @@ from .compile.namespaces import CGROUPS, IDS_MAPPED, NET_DEVICES
 from .compile.process import SECCOMP_AGENT
 from .container import CREATED, CREATING, OCI_VERSION, RUNNING, Container, read_spec
 from .executor import Run
+from .host import host as this_host
 from .idmap import check_joined, host_id, write_maps
 from .plan.ops import Await
 from .process import Stdio, Terminal, stdio_owners
@@ -58,32 +59,54 @@ def create(
     host: "Host | None",
 ) -> Container:
     """`Container.create`, which has the words."""
-    container = claim(id, bundle, root=root, spec=spec, keep_spec=keep_spec, checked=True, host=host)
-    request = Request(
-        container.spec,
-        id=id,
-        bundle=container.bundle,
-        rootfs_mounts=rootfs_mounts,
-        no_pivot=no_pivot,
-        new_keyring=new_keyring,
-        preserve_fds=preserve_fds,
-        cache=root + "/.seccomp",
-    )
+    own_config = spec is not None and keep_spec
+    if spec is None:
+        spec = read_spec(os.path.abspath(bundle))
+    host = host or this_host()
+    container = None
+    turn = _take_turn()
     try:
+        run = Run(stdio=(-1, -1, -1) if isinstance(stdio, Terminal) else stdio.triple(), trace=trace)
+        try:
+            _set_out(run, spec, host)
+            container = claim(id, bundle, root=root, spec=spec, keep_spec=own_config, checked=True, host=host)
+        except BaseException:
+            run.abort()
+            raise
+        container._run = run
         if claimed:
             claimed(container.directory)
-        turn = _take_turn()
-        try:
-            _make(container, container.directory, container.spec, stdio, request, cgroup_manager, trace, checked)
-        finally:
-            if turn is not None:
-                turn.release()
+        request = Request(
+            spec,
+            id=id,
+            bundle=container.bundle,
+            rootfs_mounts=rootfs_mounts,
+            no_pivot=no_pivot,
+            new_keyring=new_keyring,
+            preserve_fds=preserve_fds,
+            cache=root + "/.seccomp",
+        )
+        _make(container, run, stdio, request, cgroup_manager, checked)
     except BaseException as error:
-        container.blame_memory(error)
-        container.undo()
-        container.keep_failure(error)
+        if container is not None:
+            container.blame_memory(error)
+            container.undo()
+            container.keep_failure(error)
         raise
+    finally:
+        if turn is not None:
+            turn.release()
     return container
+
+
+def _set_out(run: Run, spec: "dict[str, Any]", host: "Host") -> None:
+    """Spawn the executor, with the first of its work. Nothing is claimed yet: it ends when we do."""
+    try:
+        plan = soonest(spec, host)
+    except Exception:
+        validate.check(spec)
+        raise
+    run.extend(plan, last=False)
 
 
 _turns = [allocate_lock() for _ in os.sched_getaffinity(0)]
@@ -155,16 +178,13 @@ def claim(
 
 def _make(
     container: Container,
-    directory: str,
-    spec: "dict[str, Any]",
+    run: Run,
     stdio: "Stdio | Terminal",
     request: Request,
     cgroup_manager: str,
-    trace: bool,
     checked: bool,
 ) -> None:
-    triple = (-1, -1, -1) if isinstance(stdio, Terminal) else stdio.triple()
-    run = container._run = Run(stdio=triple, trace=trace)
+    spec, directory = container.spec, container.directory
 
     def check() -> None:
         nonlocal checked
@@ -173,7 +193,7 @@ def _make(
             validate.check(spec)
 
     try:
-        plan, manager, complete = _begin(container, directory, spec, stdio, triple, request, cgroup_manager, check)
+        plan, manager, complete = _begin(container, run, stdio, request, cgroup_manager, check)
     except Exception:
         check()  # what makes no sense was met before anybody looked for it, and has no name yet
         raise
@@ -209,50 +229,42 @@ def _make(
 
 def _begin(
     container: Container,
-    directory: str,
-    spec: "dict[str, Any]",
+    run: Run,
     stdio: "Stdio | Terminal",
-    triple: "tuple[int, int, int]",
     request: Request,
     cgroup_manager: str,
     check: "Callable[[], None]",
 ) -> "tuple[Plan, Manager, bool]":
-    """Send the executor on its way, then compile the rest: the plan, the cgroups, and whether those are complete.
+    """Compile the plan, which the executor gets as it grows: it, the cgroups, and whether those are complete.
 
     Until ``check`` was called the configuration may be anything.
     """
-    run, record = container._run, container._record
-    assert run is not None
-    manager: Manager = cgroups.NoManager()
-    target = complete = False
-
-    def ahead(plan: Plan) -> None:
-        nonlocal manager, target, complete
-        run.extend(plan, last=False)
-        record["rootfs"] = request.rootfs = _rootfs(container.bundle, spec, request.rootfs_mounts)
-        manager = _manager(container, spec, cgroup_manager)
-        request.tasks = len(manager.tasks_files())
-        request.cgroup = manager.directory()
-        request.cgroup_paths = manager.paths
-        uid = ((spec.get("process") or {}).get("user") or {}).get("uid", 0)
-        request.home = home_of(spec, uid, request.rootfs, request.rootfs_mounts)
-        if isinstance(stdio, Terminal):
-            request.terminal, request.relayed = True, stdio.relayed
-            request.columns, request.rows = stdio.width, stdio.height
-        else:
-            request.stdio_owners = stdio_owners(triple, host_id(spec, uid))
-        target = bool(request.cgroup or manager.unit)
-        if target:
-            # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
-            check()
-            manager.claim()
-            _record_cgroups(container, manager, directory)
-            complete = _create_target(container, manager, run.stage)
-        if complete:
-            owner = cgroup_owner(spec)
-            if owner:
-                manager.own(owner)
-            manager.apply(for_cgroups(spec.get("linux") or {}))
+    spec, directory, record = container.spec, container.directory, container._record
+    record["rootfs"] = request.rootfs = _rootfs(container.bundle, spec, request.rootfs_mounts)
+    manager = _manager(container, spec, cgroup_manager)
+    request.tasks = len(manager.tasks_files())
+    request.cgroup = manager.directory()
+    request.cgroup_paths = manager.paths
+    uid = ((spec.get("process") or {}).get("user") or {}).get("uid", 0)
+    request.home = home_of(spec, uid, request.rootfs, request.rootfs_mounts)
+    if isinstance(stdio, Terminal):
+        request.terminal, request.relayed = True, stdio.relayed
+        request.columns, request.rows = stdio.width, stdio.height
+    else:
+        request.stdio_owners = stdio_owners(stdio.triple(), host_id(spec, uid))
+    complete = False
+    target = bool(request.cgroup or manager.unit)
+    if target:
+        # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
+        check()
+        manager.claim()
+        _record_cgroups(container, manager, directory)
+        complete = _create_target(container, manager, run.stage)
+    if complete:
+        owner = cgroup_owner(spec)
+        if owner:
+            manager.own(owner)
+        manager.apply(for_cgroups(spec.get("linux") or {}))
 
     def begin(plan: Plan) -> None:
         run.extend(plan, last=False)
@@ -267,7 +279,7 @@ def _begin(
         if not any(isinstance(op, Await) for op in plan.ops[run.sent :]):
             run.extend(plan, last=False)
 
-    plan = compile_spec(request, container.host, ahead=ahead, begin=begin, go_on=go_on, again=_again())
+    plan = compile_spec(request, container.host, begin=begin, go_on=go_on, again=_again())
     return plan, manager, complete
 
 

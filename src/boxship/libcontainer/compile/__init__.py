@@ -11,6 +11,7 @@ from .context import Context, Plan, Request
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from boxship.libcontainer.host import Host
 
@@ -25,34 +26,44 @@ def _scheduling(c: Context) -> None:
         scheduling(c)
 
 
-__all__ = ["Context", "Plan", "Request", "compile_exec", "compile_spec"]
+__all__ = ["Context", "Plan", "Request", "compile_exec", "compile_spec", "soonest"]
+
+
+def soonest(spec: "dict[str, Any]", host: "Host") -> Plan:
+    """How every plan for this spec begins: with what asks for nothing but ``linux.namespaces``.
+
+    The kernel needs a while for it, in which the rest of a request can be found out, and the plan compiled.
+    """
+    c = Context(Request(spec), host)
+    _begin(c)
+    return c.plan
+
+
+def _begin(c: Context) -> None:
+    namespaces.begin(c)
+    namespaces.unshare(c)
 
 
 def compile_spec(
     request: Request,
     host: "Host",
     *,
-    ahead: "Callable[[Plan], None] | None" = None,
     begin: "Callable[[Plan], None] | None" = None,
     go_on: "Callable[[Plan], None] | None" = None,
     again: bool = False,
 ) -> Plan:
     """The plan that makes a container and, once told to, starts it.
 
-    The kernel needs about as long for the namespaces and mounts as the rest needs to compile, so a caller in a hurry
-    has the executor start already. ``ahead`` is called with what asks for nothing but ``linux.namespaces`` (the
-    caller may complete the request in it), ``begin`` with the plan up to the clone, ``go_on`` up to the pivot.
+    ``begin`` is called with the plan up to the clone, ``go_on`` once more with the plan up to the pivot: whoever is in
+    a hurry has the executor work on those already.
     With ``again`` what a plan for the same configuration had behind the clone is taken over (again.py).
     Raises InvalidArgument for a spec that cannot be carried out; what was adapted is in the plan's ``notes``.
     """
     c = Context(request, host)
-    namespaces.begin(c)
-    namespaces.unshare(c)
-    if ahead:
-        ahead(c.plan)
     c.number_slots()
     process.check(c)
     namespaces.check(c)
+    _begin(c)
 
     # In the creator's mount namespace: everything that has a path on the host.
     namespaces.oom_score(c)
