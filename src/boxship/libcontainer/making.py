@@ -186,11 +186,14 @@ def _make(
 ) -> None:
     spec, directory = container.spec, container.directory
 
-    def check() -> None:
+    def check(whole: bool = True) -> None:
         nonlocal checked
         if not checked:
             checked = True
-            validate.check(spec)
+            if whole:
+                validate.check(spec)
+            else:
+                validate.check_program(spec["process"])
 
     try:
         plan, manager, complete = _begin(container, run, stdio, request, cgroup_manager, check)
@@ -233,7 +236,7 @@ def _begin(
     stdio: "Stdio | Terminal",
     request: Request,
     cgroup_manager: str,
-    check: "Callable[[], None]",
+    check: "Callable[[bool], None]",
 ) -> "tuple[Plan, Manager, bool]":
     """Compile the plan, which the executor gets as it grows: it, the cgroups, and whether those are complete.
 
@@ -256,7 +259,7 @@ def _begin(
     target = bool(request.cgroup or manager.unit)
     if target:
         # The clone goes right into it: on v2 into the whole of it, on a hybrid host into the unified group.
-        check()
+        check(True)
         manager.claim()
         _record_cgroups(container, manager, directory)
         complete = _create_target(container, manager, run.stage)
@@ -268,18 +271,17 @@ def _begin(
 
     def begin(plan: Plan) -> None:
         run.extend(plan, last=False)
-        check()
-        if not target:
-            manager.claim()
-        if record["own_config"]:
-            store.write(directory, store.CONFIG, spec)
 
     def go_on(plan: Plan) -> None:
         # Where the executor waits for us it takes what comes next for the answer, so then the rest must be with it.
         if not any(isinstance(op, Await) for op in plan.ops[run.sent :]):
             run.extend(plan, last=False)
 
-    plan = compile_spec(request, container.host, begin=begin, go_on=go_on, again=_again())
+    plan = compile_spec(request, container.host, begin=begin, check=check, go_on=go_on, again=_again())
+    if not target:
+        manager.claim()
+    if record["own_config"]:
+        store.write(directory, store.CONFIG, spec)
     return plan, manager, complete
 
 

@@ -183,12 +183,8 @@ def _process(spec: "dict[str, Any]") -> None:
     cwd = process.get("cwd") or ""
     if not cwd.startswith("/"):
         raise InvalidArgument(f"process.cwd must be an absolute path, not {cwd!r}", remedy="most programs want /")
-    args = process.get("args")
-    if not args or not args[0]:
-        raise InvalidArgument("process.args is empty: there is no command to run", remedy='name one, like ["sh"]')
     _without_nul("process.cwd", cwd)
-    for index, text in enumerate(args):
-        _without_nul(f"process.args[{index}]", text)
+    _program(process.get("args"))
     seen = set()
     for index, limit in enumerate(process.get("rlimits") or ()):
         name = limit["type"]
@@ -203,6 +199,13 @@ def _process(spec: "dict[str, Any]") -> None:
             from .compile.affinity import mask
 
             mask(cpus, f"process.execCPUAffinity.{key}")
+
+
+def _program(args: "list[str] | None") -> None:
+    if not args or not args[0]:
+        raise InvalidArgument("process.args is empty: there is no command to run", remedy='name one, like ["sh"]')
+    for index, text in enumerate(args):
+        _without_nul(f"process.args[{index}]", text)
 
 
 def _without_nul(path: str, text: str) -> None:
@@ -361,6 +364,12 @@ def check_process(process: "dict[str, Any]") -> None:
     """The same for a process alone, as exec gets it."""
     walk(process, PROCESS, "process")
     _process({"process": process})
+
+
+def check_program(process: "dict[str, Any]") -> None:
+    """The same for what of a process ``check`` has not seen: the rest of its configuration was checked before."""
+    walk({key: process[key] for key in ("args", "env") if key in process}, PROCESS, "process")
+    _program(process.get("args"))
 
 
 def check_resources(resources: "dict[str, Any]") -> None:

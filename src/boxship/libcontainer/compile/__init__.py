@@ -49,13 +49,15 @@ def compile_spec(
     host: "Host",
     *,
     begin: "Callable[[Plan], None] | None" = None,
+    check: "Callable[[bool], None] | None" = None,
     go_on: "Callable[[Plan], None] | None" = None,
     again: bool = False,
 ) -> Plan:
     """The plan that makes a container and, once told to, starts it.
 
-    ``begin`` is called with the plan up to the clone, ``go_on`` once more with the plan up to the pivot: whoever is in
-    a hurry has the executor work on those already.
+    Whoever is in a hurry has the executor work on what there is: ``begin`` is called with the plan up to the clone,
+    ``go_on`` with the plan up to the pivot. ``check`` is called in between: with True to check the whole
+    configuration, with False when one was that differs in the program and its environment only.
     With ``again`` what a plan for the same configuration had behind the clone is taken over (again.py).
     Raises InvalidArgument for a spec that cannot be carried out; what was adapted is in the plan's ``notes``.
     """
@@ -79,13 +81,17 @@ def compile_spec(
     namespaces.clone(c)
     if begin:
         begin(c.plan)
-    memory = None
+    memory = kept = None
     if again:
         from .again import Memory
 
         memory = Memory(c)
-        if memory.recall(c):
-            return c.plan
+        kept = memory.recall(c)
+    if check:
+        check(kept is None)
+    if kept:
+        kept.append_to(c)
+        return c.plan
 
     # In the container's first process.
     namespaces.become_root(c)

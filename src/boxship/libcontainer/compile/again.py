@@ -88,16 +88,15 @@ class Memory:
         self._key = _key(c)
         self._seen = self._key in _kept
 
-    def recall(self, c: Context) -> bool:
-        """Complete the plan from what is kept; False, and nothing done, where nothing is."""
+    def recall(self, c: Context) -> "Kept | None":
+        """What completes the plan, if it is kept."""
         kept = _kept.pop(self._key, None)
         if kept is None or kept.host is not c.host:
-            return False
+            return None
         if any(c.host.path_kind(path, follow=follow) != kind for path, follow, kind in kept.asked):
-            return False
+            return None
         _kept[self._key] = kept
-        kept.append_to(c)
-        return True
+        return kept
 
     def remember(self, c: Context) -> None:
         """Keep the plan that was compiled, if its like was seen before and all that it depends on is known."""
