@@ -562,14 +562,16 @@ static i64 carry_out(struct op *op) {
         SYS1(close, fd);
         return r;
     }
-    case OP_WRITE_PROC: return write_proc(TEXT(WRITE_PROC_PATH), TEXT(WRITE_PROC_DATA), LENGTH(WRITE_PROC_DATA));
+    case OP_WRITE_PROC: 
+        return write_proc(handle(F(WRITE_PROC_ROOT)), TEXT(WRITE_PROC_PATH), TEXT(WRITE_PROC_DATA),
+                          LENGTH(WRITE_PROC_DATA));
     case OP_OPEN_TARGET:
         empty(F(OPEN_TARGET_INTO));
         return keep(F(OPEN_TARGET_INTO),
                     open_target(handle(F(OPEN_TARGET_DIR)), TEXT(OPEN_TARGET_PATH), (u64)F(OPEN_TARGET_MAKE)));
     case OP_CHECK_FILE:
         return check_file(handle(F(CHECK_FILE_SLOT)), (u32)F(CHECK_FILE_TYPE), (u64)F(CHECK_FILE_DEVICE));
-    case OP_MASK: return mask(TEXT(MASK_PATH), handle(F(MASK_NULL)));
+    case OP_MASK: return mask(handle(F(MASK_ROOT)), TEXT(MASK_PATH), handle(F(MASK_NULL)));
     case OP_COPY_UP: return copy_up(handle(F(COPY_UP_DIR)), handle(F(COPY_UP_SLOT)));
     case OP_MKDIR: return SYS3(mkdirat, handle(F(MKDIR_DIR)), TEXT(MKDIR_PATH), F(MKDIR_MODE));
     case OP_MKNOD:

@@ -2,7 +2,7 @@
 #ifndef BOXSHIP_OPS_H
 #define BOXSHIP_OPS_H
 
-#define OPS_FINGERPRINT 0x579a7a14cdd6fc92UL
+#define OPS_FINGERPRINT 0x4ee39a72a815039eUL
 #define OPS_COUNT 64
 #define OPS_MAX_FIELDS 7
 #define OPS_MAX_SLOTS 512
@@ -113,8 +113,9 @@
 #define WRITE_FILE_DATA 2
 
 #define OP_WRITE_PROC 29
-#define WRITE_PROC_PATH 0
-#define WRITE_PROC_DATA 1
+#define WRITE_PROC_ROOT 0
+#define WRITE_PROC_PATH 1
+#define WRITE_PROC_DATA 2
 
 #define OP_OPEN_TARGET 30
 #define OPEN_TARGET_INTO 0
@@ -208,8 +209,9 @@
 #define UNMOUNT_FLAGS 1
 
 #define OP_MASK 46
-#define MASK_PATH 0
-#define MASK_NULL 1
+#define MASK_ROOT 0
+#define MASK_PATH 1
+#define MASK_NULL 2
 
 #define OP_COPY_UP 47
 #define COPY_UP_DIR 0

@@ -203,10 +203,10 @@ static i64 check_root(void) {
 }
 
 /* Hides a path: an empty directory over a directory, `null` over anything else; the file itself says which. */
-static i64 mask(const char *path, int null) {
+static i64 mask(int root, const char *path, int null) {
     static int nothing = -1; /* the first empty directory that was mounted; the others are copies of it */
     struct status s;
-    i64 fd = open_at(-100, path, O_PATH, 0, NO_MAGICLINKS), cover = -1, r;
+    i64 fd = open_at(root, path, O_PATH, 0, IN_ROOT | NO_MAGICLINKS), cover = -1, r;
     if (fd < 0) return fd;
     r = status_of((int)fd, "", AT_EMPTY_PATH, &s);
     if (r < 0) goto out;
@@ -236,9 +236,9 @@ out:
 
 /* Writes to a file below /proc that is the kernel's own and nothing else: the root of a proc file system, no mount
  * and no magic link on the way (CVE-2019-16884, CVE-2025-52881). */
-static i64 write_proc(const char *path, const char *data, u64 size) {
+static i64 write_proc(int root, const char *path, const char *data, u64 size) {
     struct status s;
-    i64 proc = open_at(-100, "/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW, 0, 0), r;
+    i64 proc = open_at(root, "/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW, 0, root == -100 ? 0 : IN_ROOT), r;
     if (proc < 0) return proc;
     r = status_of((int)proc, "", AT_EMPTY_PATH, &s);
     if (r >= 0 && (!is_of(proc, PROC_SUPER_MAGIC) || s.inode != PROC_ROOT_INODE)) r = -EXDEV;

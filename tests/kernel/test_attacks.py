@@ -300,6 +300,36 @@ def test_cve_2025_31133_paths_are_masked_by_the_null_device_and_nothing_else(bun
     assert Path("/proc/sys/kernel/core_pattern").read_text() == core_pattern
 
 
+def test_masked_and_read_only_paths_are_the_container_s_whatever_links_the_image_has(bundle: Bundle) -> None:
+    """A link that climbs out ends in the container's own root: what it names there is hidden, and nothing of ours."""
+    directory = bundle.path / "rootfs/etc"
+    directory.mkdir()
+    for name in ("secret", "fixed"):
+        (directory / name).write_text("as the image has it\n")
+    link(bundle, "up", "/../../../../../../../../etc")
+    (bundle.path / "rootfs/root").mkdir()
+    link(bundle, "root/of", "../../../../../../../..")
+    linux = bundle.spec["linux"]
+    linux["maskedPaths"] = [*linux["maskedPaths"], "/up/secret", "/root/of/etc/nothing"]
+    linux["readonlyPaths"] = [*linux["readonlyPaths"], "/root/of/etc/fixed"]
+    script = "cat /etc/secret; (echo x > /etc/fixed) 2>&1; cat /etc/fixed; grep -c ' /etc/' /proc/self/mountinfo"
+    before = Path("/proc/self/mountinfo").read_text()
+    _, text = bundle.output("sh", "-c", script)
+    lines = text.splitlines()
+    assert "Read-only file system" in lines[0]
+    assert lines[1:] == ["as the image has it", "2"]
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+@pytest.mark.parametrize("key", ["maskedPaths", "readonlyPaths"])
+def test_a_link_to_the_root_directory_covers_no_root(bundle: Bundle, key: str) -> None:
+    """What is mounted over the root would be what the pivot leaves there: such a container is not made."""
+    link(bundle, "hidden", "/")
+    bundle.spec["linux"][key].append("/hidden")
+    with pytest.raises(StepFailed, match="pivot into the root file system"):
+        bundle.create("true")
+
+
 def test_cve_2025_52565_the_console_is_bound_on_no_other_place(bundle: Bundle) -> None:
     without_mount(bundle, "/dev/console")
     bundle.spec["mounts"] = [m for m in bundle.spec["mounts"] if m["destination"] != "/dev"]

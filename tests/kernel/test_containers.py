@@ -106,6 +106,39 @@ def test_default_devices_work_and_masked_and_read_only_paths_are_so(bundle: Bund
     assert sorted(lines[2:]) == ["/dev/fd -> /proc/self/fd", "/dev/ptmx -> pts/ptmx"]
 
 
+def test_a_sysctl_is_written_before_it_is_read_only_and_a_whole_root_may_be(bundle: Bundle) -> None:
+    bundle.spec["linux"]["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "7"}
+    bundle.spec["linux"]["readonlyPaths"].append("/")
+    script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; (echo > /x) 2>&1; echo > /dev/x"
+    _, text = bundle.output("sh", "-c", script)
+    lines = text.splitlines()
+    assert lines[0] == "7"
+    assert "Read-only file system" in lines[1]
+    assert len(lines) == 2
+
+
+def test_containers_of_one_configuration_are_each_their_own(bundle: Bundle) -> None:
+    """Their plans are taken over from the one before (compile/again.py), their programs and environments are not."""
+    for name in "abcde":
+        bundle.spec["process"]["env"] = ["PATH=/bin", f"WHO={name}"]
+        code, text = bundle.output("sh", "-c", f"echo {name} $WHO $HOME; cat /proc/keys; exit 3")
+        assert (code, text.split()[:2]) == (3, [name, name])
+    assert bundle.made[-1].plan is not None
+    assert bundle.made[-1].plan.encoded
+    with pytest.raises(StepFailed, match='"missing": executable file not found'):
+        bundle.create("missing")
+    with pytest.raises(InvalidArgument, match=r"process.args\[1\] must be a text, not 5"):
+        bundle.create("sh", 5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match=r"process.args\[1\] contains a NUL byte"):
+        bundle.create("sh", "\0")
+    bundle.spec["process"]["env"] = {}
+    with pytest.raises(InvalidArgument, match=r"process.env must be a list"):
+        bundle.create("sh")
+    bundle.spec["process"]["env"] = ["PATH=/bin"]
+    assert bundle.output("echo", "again", trace=True)[1] == "again\n"
+    assert len(bundle.made[-1].times) == len(bundle.made[-1].plan.ops) + 1
+
+
 def test_a_terminal_is_the_container_s_own_and_follows_its_size(bundle: Bundle) -> None:
     container = bundle.create("sh", "-c", "tty; stty size; ls -l /dev/console | head -c 1", stdio=Terminal(80, 24))
     container.start()

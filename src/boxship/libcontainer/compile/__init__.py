@@ -56,7 +56,7 @@ def compile_spec(
     """The plan that makes a container and, once told to, starts it.
 
     Whoever is in a hurry has the executor work on what there is: ``begin`` is called with the plan up to the clone,
-    ``go_on`` with the plan up to the pivot. ``check`` is called in between: with True to check the whole
+    ``go_on`` with what needs no cgroups. ``check`` is called in between: with True to check the whole
     configuration, with False when one was that differs in the program and its environment only.
     With ``again`` what a plan for the same configuration had behind the clone is taken over (again.py).
     Raises InvalidArgument for a spec that cannot be carried out; what was adapted is in the plan's ``notes``.
@@ -111,20 +111,20 @@ def compile_spec(
     devices.devices(c)
     devices.terminal(c)
     process.make_cwd(c)
-    cgroup_mounts.before_pivot(c)
+    cgroup_mounts.in_order(c)
     hooks.meet_runtime_hooks(c)
     hooks.create_container(c)
-    rootfs.pivot(c)
+    namespaces.sysctls(c)
+    masks.read_only_paths(c)
+    masks.masked_paths(c)
     if go_on:
         go_on(c.plan)
+    cgroup_mounts.at_last(c)
+    rootfs.pivot(c)
 
     # In the container's root.
     rootfs.propagation(c)
     namespaces.names(c)
-    namespaces.sysctls(c)
-    masks.read_only_paths(c)
-    masks.masked_paths(c)
-    cgroup_mounts.after_pivot(c)
     mounts.read_only(c)
     rootfs.read_only(c)
     c.fresh(process.session_keyring)

@@ -11,7 +11,6 @@ from boxship.libcontainer.plan.ops import (
     MakeMount,
     Mkdir,
     MoveMount,
-    Open,
     OpenTarget,
     OpenTree,
     SetMountAttributes,
@@ -24,7 +23,6 @@ from boxship.linux.abi.mount import (
     MOUNT_ATTR_NOSUID,
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
-    O_PATH,
     OPEN_TREE_CLONE,
 )
 
@@ -35,24 +33,17 @@ from .options import Options
 ONTO = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 
 
-def before_pivot(c: Context) -> None:
-    """Enter the cgroups and mount them, where something before or at the pivot depends on it."""
-    c.cgroups_after_pivot = _can_wait(c)
-    if not c.cgroups_after_pivot:
-        _cgroup_mounts(c)
+def in_order(c: Context) -> None:
+    """Enter the cgroups and mount them, where what comes next depends on it."""
+    if not _can_wait(c):
+        at_last(c)
 
 
-def after_pivot(c: Context) -> None:
-    """The same as late as it may be: the creator makes the cgroups meanwhile."""
-    if c.cgroups_after_pivot:
-        if c.later:
-            c.purpose("open the new root")
-            c.root = c.slot()
-            c.add(Open(c.root, CWD, "/", O_PATH))
-        _cgroup_mounts(c)
-
-
-def _cgroup_mounts(c: Context) -> None:
+def at_last(c: Context) -> None:
+    """The same as late as it may be, right before the pivot: the creator makes the cgroups meanwhile."""
+    if c.cgroups_mounted:
+        return
+    c.cgroups_mounted = True
     namespaces.enter_cgroups(c)
     affinity.everywhere(c)
     for target, options in c.later:
@@ -60,12 +51,8 @@ def _cgroup_mounts(c: Context) -> None:
 
 
 def _can_wait(c: Context) -> bool:
-    """Whether nobody can tell: no hook looks, no host path is needed, nothing is hidden or shared there."""
-    if c.shares_mounts or c.request.no_pivot or "cgroup" not in c.created:
-        return False
+    """Whether nobody can tell: no hook looks, nothing is hidden or made read-only there."""
     if any(hooks.of(c.spec, kind) for kind in ("prestart", "createRuntime", "createContainer")):
-        return False
-    if "shared" in str(c.linux.get("rootfsPropagation") or ""):
         return False
     covered = [clean(path) for key in ("maskedPaths", "readonlyPaths") for path in c.linux.get(key) or ()]
     return not any(

@@ -194,8 +194,8 @@ class Context:
         self.on_old_root = True  # the root file system is attached there, not at its path
         self.over_old_root = 0  # mounts that lie on the old root and are not the new one
         self.entered_cgroups = False
+        self.cgroups_mounted = False
         self.later: list[tuple[str, Options]] = []  # mounts of cgroups that nothing depends on
-        self.cgroups_after_pivot = False
         self.cgroup_slot = -1
         self.mount_namespace = -1
         # Others are in the mount namespace, too: then nothing but the root's own mounts may be changed.

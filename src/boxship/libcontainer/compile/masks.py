@@ -1,13 +1,13 @@
-"""What the container may not see or not change, after the pivot: linux.maskedPaths, linux.readonlyPaths.
+"""What the container may not see or not change: linux.maskedPaths, linux.readonlyPaths.
 
 What covers a path is verified before it is used: the null device by its number (an image's /dev/null may be
-anything, CVE-2025-31133), the path itself by the descriptor that it was opened with.
+anything, CVE-2025-31133), the path itself by the descriptor that it was opened with, from the root's.
 """
 
 import os
 from errno import EBADF, ENOENT, ENOTDIR
 
-from boxship.libcontainer.plan.ops import CWD, CheckFile, Mask, MoveMount, Open, OpenTree, SetMountAttributes
+from boxship.libcontainer.plan.ops import CheckFile, Mask, MoveMount, Open, OpenTree, SetMountAttributes
 from boxship.linux.abi.mount import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -17,9 +17,10 @@ from boxship.linux.abi.mount import (
     O_NOFOLLOW,
     O_PATH,
     OPEN_TREE_CLONE,
+    RESOLVE_IN_ROOT,
 )
 
-from .context import Context
+from .context import Context, clean
 
 ONTO = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 CHARACTER_DEVICE = 0o020000
@@ -33,7 +34,9 @@ def read_only_paths(c: Context) -> None:
         return
     c.purpose("make the read-only paths read-only")
     for path in paths:
-        c.add(Open(c.target, CWD, path, O_PATH, tolerate=(ENOENT, ENOTDIR)))
+        if not clean(path):
+            continue  # the root itself: rootfs.read_only
+        c.open_in_root(c.target, path, tolerate=(ENOENT, ENOTDIR))
         c.add(
             OpenTree(c.tree, c.target, "", OPEN_TREE_CLONE | AT_RECURSIVE | AT_EMPTY_PATH, tolerate=(EBADF, ENOENT))
         )
@@ -56,9 +59,9 @@ def masked_paths(c: Context) -> None:
     c.purpose("mask paths")
     if c.dev >= 0:
         # By the handle of the directory that we made it in: whatever is at the path by now.
-        c.add(Open(c.null, c.dev, "null", O_PATH | O_NOFOLLOW))
+        c.add(Open(c.null, c.dev, "null", O_PATH | O_NOFOLLOW, RESOLVE_IN_ROOT))
     else:
-        c.add(Open(c.null, CWD, "/dev/null", O_PATH | O_NOFOLLOW))
+        c.open_in_root(c.null, "dev/null", O_PATH | O_NOFOLLOW)
     c.add(CheckFile(c.null, CHARACTER_DEVICE, NULL))
     for path in paths:
-        c.add(Mask(path, c.null, tolerate=(ENOENT, ENOTDIR)))
+        c.add(Mask(c.root, path, c.null, tolerate=(ENOENT, ENOTDIR)))

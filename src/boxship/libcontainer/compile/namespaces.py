@@ -323,7 +323,7 @@ def sysctl_path(key: str) -> str:
 
 
 def sysctls(c: Context) -> None:
-    """linux.sysctl, written through the container's own /proc; only namespaced ones."""
+    """linux.sysctl, written through the container's own /proc before it is read-only; only namespaced ones."""
     for key, value in (c.linux.get("sysctl") or {}).items():
         path = sysctl_path(key)
         dotted = path.replace("/", ".")
@@ -347,4 +347,4 @@ def sysctls(c: Context) -> None:
         if ".." in path.split("/"):
             raise InvalidArgument(f"linux.sysctl: {key} is not a name")
         c.purpose(f"set sysctl {key}")
-        c.add(WriteProc("sys/" + path, str(value)))
+        c.add(WriteProc(c.root, "sys/" + path, str(value)))

@@ -10,6 +10,7 @@ from errno import EBADF, EINVAL, ENOSYS, EPERM, EROFS
 
 from boxship.errors import InvalidArgument
 from boxship.libcontainer.plan.ops import (
+    CWD,
     STDIO,
     AmbientSet,
     Await,
@@ -176,13 +177,13 @@ def security_labels(c: Context) -> None:
     profile = c.process.get("apparmorProfile")
     if profile and c.host.apparmor:
         c.purpose(f"set the AppArmor profile {profile}")
-        c.add(WriteProc("thread-self/attr/exec", "exec " + profile))
+        c.add(WriteProc(CWD, "thread-self/attr/exec", "exec " + profile))
     elif profile and profile != "unconfined":
         c.note(f"process.apparmorProfile {profile!r}: AppArmor is not on")
     label = c.process.get("selinuxLabel")
     if label and c.host.selinux:
         c.purpose(f"set the SELinux label {label}")
-        c.add(WriteProc("thread-self/attr/exec", label))
+        c.add(WriteProc(CWD, "thread-self/attr/exec", label))
 
 
 def find_program(c: Context) -> None:

@@ -37,7 +37,7 @@ from boxship.linux.abi.mount import (
     PROPAGATION,
 )
 
-from .context import Context
+from .context import Context, clean
 from .options import parse
 
 # fsconfig(2) takes at most 256 bytes for a value; overlay's lowerdir is the one that gets longer.
@@ -188,7 +188,8 @@ def propagation(c: Context) -> None:
 
 
 def read_only(c: Context) -> None:
-    """root.readonly."""
-    if (c.spec.get("root") or {}).get("readonly"):
+    """root.readonly, which a readonlyPath may say too."""
+    paths = c.linux.get("readonlyPaths") or ()
+    if (c.spec.get("root") or {}).get("readonly") or not all(map(clean, paths)):
         c.purpose("make the root file system read-only")
         c.add(SetMountAttributes(CWD, "/", 0, MOUNT_ATTR_RDONLY))

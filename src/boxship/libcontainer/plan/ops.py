@@ -373,11 +373,12 @@ class WriteFile(Op):
 
 
 class WriteProc(Op):
-    """Write the text to an existing file below /proc, which must be the root of a proc file system.
+    """Write the text to an existing file below /proc of ``root``, which must be the root of a proc file system.
 
     EXDEV when something else is mounted there or on the way, or a magic link is in it.
     """
 
+    root: Slot
     path: Text
     data: Text
 
@@ -534,8 +535,9 @@ class Unmount(Op):
 
 
 class Mask(Op):
-    """Hide what is at a path: an empty read-only tmpfs over a directory, the slot ``null`` over another file."""
+    """Hide what is at a path in ``root``: an empty read-only tmpfs over a directory, ``null`` over another file."""
 
+    root: Slot
     path: Text
     null: Slot
 
