@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from boxship.errors import InvalidArgument, StepFailed
-from boxship.libcontainer.executor import executor_path
 from boxship.libcontainer.process import Stdio, Terminal
+from boxship.libcontainer.spawning import executor_path
 from boxship.linux.abi.process import CAPABILITIES
 from tests.kernel.bundle_fixture import OWN_IDS, Bundle, needs_root, new_bundle, pipe, read_all
 

@@ -14,10 +14,10 @@ import pytest
 from boxship.errors import AlreadyExists, BoxshipError, FailedPrecondition, InvalidArgument, NotFound, StepFailed
 from boxship.libcontainer.cgroups import Layout
 from boxship.libcontainer.container import Container
-from boxship.libcontainer.executor import CommandFailed
 from boxship.libcontainer.host import detect
 from boxship.libcontainer.plan.reports import NeverExecuted
 from boxship.libcontainer.process import Stdio, Terminal
+from boxship.libcontainer.step_errors import CommandFailed
 
 from .bundle_fixture import Bundle, needs_root, new_bundle, pipe, read_all
 

@@ -20,12 +20,12 @@ NOBODY = 65534
 # Imports happen as root, because this interpreter may be where nobody else can read it.
 USER = """
 import json, os, sys
-from boxship.libcontainer import cgroups, executor, hooks, idmap
+from boxship.libcontainer import cgroups, hooks, idmap, spawning, step_errors
 from boxship.libcontainer.container import Container
 from boxship.libcontainer.host import detect
 from boxship.libcontainer.plan import explain
 from boxship.libcontainer.process import INHERIT
-executor._executor_image()
+spawning.executor_image()
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 bundle, spec = sys.argv[1], json.loads(sys.argv[2])
 container = Container.create("mine", bundle, root=bundle + "/state", spec=spec, stdio=INHERIT, cgroup_manager="none",

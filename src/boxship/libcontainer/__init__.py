@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from . import aio as aio
     from .defaults import default as default_spec
     from .doctor import diagnose as diagnose
-    from .executor import CommandFailed as CommandFailed
     from .handles import DEVNULL as DEVNULL
     from .handles import INHERIT as INHERIT
     from .handles import PIPE as PIPE
@@ -34,10 +33,11 @@ if TYPE_CHECKING:
     from .handles import run as run
     from .specs import build_resources as build_resources
     from .specs import build_spec as build_spec
+    from .step_errors import CommandFailed as CommandFailed
     from .watch import Event as Event
 
 _WHERE = {
-    "CommandFailed": "executor",
+    "CommandFailed": "step_errors",
     "Container": "handles",
     "DEVNULL": "handles",
     "Event": "watch",

@@ -23,9 +23,9 @@ from typing import Literal
 
 from . import host
 from .cgroups import Layout
-from .executor import executor_path
 from .handles import state_root
 from .host import Host
+from .spawning import executor_path
 
 Status = Literal["ok", "limited", "broken"]
 

@@ -7,21 +7,18 @@ that the kernel says has executed something).
 The new process is a child of the calling process (clone3 with CLONE_PARENT) and its ``pid`` is known from the first
 meeting point on; the stage before it is reaped here.
 Any failure raises, after everything that was spawned has been ended and reaped.
-
-Why posix_spawn from a sealed memfd: it costs no copy of the interpreter's page tables whatever its size or threads,
-and the host's file can never be reached through /proc/PID/exe and overwritten (CVE-2019-5736).
 """
 
 import os
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from _struct import pack
-from errno import EACCES, ECHILD, ECONNRESET, EINTR, EISDIR, ENOENT, ENOEXEC, EPIPE, ETIME, errorcode
-from fcntl import F_DUPFD_CLOEXEC, fcntl
+from errno import ECHILD, ECONNRESET, EINTR, EPIPE
 
-from boxship.errors import BoxshipError, Internal, StepFailed, Unavailable
+from boxship.errors import BoxshipError, Internal, Unavailable
 
+from . import spawning
 from .plan import codec
-from .plan.ops import Await, Exec, FindProgram, Hook
+from .plan.ops import Await
 from .plan.reports import (
     AWAITING,
     CLONED,
@@ -44,97 +41,11 @@ if TYPE_CHECKING:
 
     from .compile import Plan
 
-CONTROL = 3
-LOWEST = 10  # descriptors that posix_spawn's dup2 of 0 to 3 must not hit
 PACKET = 96 * 1024  # below the default of net.core.wmem_default
-F_ADD_SEALS, ALL_SEALS = 1033, 0xF  # seal, shrink, grow, write
-MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
-
-_image: bytes = b""
 
 spawn_elsewhere: "Callable[[int, int, tuple[int, int, int]], None] | None" = None
 """Set where another process shall be the executor's parent (runtime/worker.py): it gets the descriptors of the image,
 the control socket and the standard streams (-1 is /dev/null), and must have sent them on when it returns."""
-
-
-class CommandFailed(StepFailed):
-    """The program that the container shall run is not there, or may not be executed.
-
-    ``exit_code`` is what a shell and docker give then: 127 (not found) or 126 (found, but not executable).
-    """
-
-    kind = "not_found"
-
-    @property
-    def exit_code(self) -> int:
-        return 127 if self.errno == ENOENT else 126
-
-
-def executor_path() -> str:
-    """The executor's file in this installation."""
-    return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native", "executor")
-
-
-def _executor_image() -> bytes:
-    global _image
-    if not _image:
-        path = os.environ.get("BOXSHIP_EXECUTOR") or executor_path()
-        try:
-            with open(path, "rb", buffering=0) as f:
-                _image = f.read()
-        except OSError as error:
-            raise Unavailable(
-                f"read the native executor {path}",
-                cause=errorcode.get(error.errno or 0, ""),
-                remedy="install boxship again: the build compiles it",
-            ) from error
-    return _image
-
-
-def _memfd() -> int:
-    """A sealed, executable copy of the executor; its number is LOWEST or above."""
-    try:
-        fd = os.memfd_create("boxship", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC)
-    except OSError:
-        fd = os.memfd_create("boxship", MFD_CLOEXEC | MFD_ALLOW_SEALING)  # MFD_EXEC: Linux 6.3
-    try:
-        os.write(fd, _executor_image())
-        fcntl(fd, F_ADD_SEALS, ALL_SEALS)
-        return _high(fd)
-    except BaseException:
-        os.close(fd)
-        raise
-
-
-def _high(fd: int) -> int:
-    if fd >= LOWEST:
-        return fd
-    high = fcntl(fd, F_DUPFD_CLOEXEC, LOWEST)
-    os.close(fd)
-    return high
-
-
-def _spread(pid: int) -> None:
-    """Put a process that was just spawned on another CPU than ours, if it may run on one.
-
-    After vfork both are on the same CPU, and a kernel in a virtual machine does not take a long idle CPU for idle
-    (vcpu_is_preempted), so it would start only when we stop, 1.5 ms later, while half of the machine sleeps.
-    Its affinity is as before when this returns; that must be before it gets anything to do that it hands on.
-    """
-    cpus = os.sched_getaffinity(0)
-    if len(cpus) < 2:
-        return
-    fd = os.open("/proc/thread-self/stat", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(fd, 1024)
-    finally:
-        os.close(fd)
-    here = int(text[text.rindex(b")") + 2 :].split()[36])  # proc_pid_stat(5): field 39, processor
-    try:
-        os.sched_setaffinity(pid, cpus - {here})
-        os.sched_setaffinity(pid, cpus)
-    except OSError:
-        return  # its cpuset changed meanwhile: then the kernel has placed it itself
 
 
 class Run:
@@ -176,42 +87,23 @@ class Run:
         theirs, self._theirs = self._theirs, None
         if theirs is None:
             return
-        stdio = self._stdio
-        opened: list[int] = []
         try:
-            image = _memfd()
-            opened.append(image)
-            if elsewhere is not None:
-                elsewhere(image, theirs.fileno(), stdio)
-                self._elsewhere = True  # only now: when nothing was spawned there is no report to wait for
+            if elsewhere is None:
+                self._stage = spawning.spawn(theirs.fileno(), self._stdio)
+                theirs.close()
+                spawning.spread(self._stage)
                 return
-            control = fcntl(theirs.fileno(), F_DUPFD_CLOEXEC, LOWEST)
-            opened.append(control)
-            actions: list[tuple[int, int, int]] = []
-            null = -1
-            for number, fd in enumerate(stdio):
-                if fd < 0:
-                    if null < 0:
-                        null = _high(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
-                        opened.append(null)
-                    fd = null
-                if fd < LOWEST:
-                    # It might be overwritten by an earlier dup2, and a dup2 onto itself keeps close-on-exec.
-                    fd = fcntl(fd, F_DUPFD_CLOEXEC, LOWEST)
-                    opened.append(fd)
-                actions.append((os.POSIX_SPAWN_DUP2, fd, number))
-            actions.append((os.POSIX_SPAWN_DUP2, control, CONTROL))
-            self._stage = os.posix_spawn(f"/proc/self/fd/{image}", ["boxship-executor"], {}, file_actions=actions)
-            theirs.close()
-            os.close(opened.pop(1))
-            _spread(self._stage)
+            image = spawning.memfd()
+            try:
+                elsewhere(image, theirs.fileno(), self._stdio)
+            finally:
+                os.close(image)
+            self._elsewhere = True  # only now: when nothing was spawned there is no report to wait for
         except BaseException:
             self.abort()
             raise
         finally:
             theirs.close()
-            for fd in opened:
-                os.close(fd)
 
     @property
     def stage(self) -> int:
@@ -383,6 +275,8 @@ class Run:
         return self.plan
 
     def _failed(self, step: int, number: int) -> BoxshipError:
+        from .step_errors import failure  # only now: it explains
+
         error = failure(self._plan(), step, number, hook=self._hook)
         self.abort()
         return error
@@ -468,63 +362,3 @@ def _reap(pid: int) -> None:
         except OSError as error:
             if error.errno not in (EINTR, ECHILD):
                 raise
-
-
-def failure(plan: "Plan", step: int, number: int, *, hook: str = "") -> BoxshipError:
-    """The error for a failed step: its address, what it was for, the cause and the likely remedy.
-
-    ``hook`` is how the hook has ended, when that was the step.
-    """
-    op = plan.ops[step]
-    total = len(plan.ops)
-    name = errorcode.get(number, str(number))
-    from .plan.explain import remedy  # only now: a plan that does not fail needs no explanation
-
-    if isinstance(op, FindProgram):
-        return command_failed(plan, step, number)
-    if isinstance(op, Exec):
-        # The file is there and may be executed: ENOENT is its interpreter (or loader), ENOEXEC its format.
-        remedy_text = {ENOENT: "the interpreter that it names is missing", ENOEXEC: "it is no program for here"}
-        return CommandFailed(
-            f"exec {op.argv[0]}: {os.strerror(number).lower()}",
-            step=step + 1,
-            total=total,
-            errno=number,
-            remedy=remedy_text.get(number, ""),
-        )
-    if isinstance(op, Hook):
-        what = {ECHILD: hook or "it exited with an error", ETIME: f"no end after {op.timeout / 1000:g} s"}
-        return StepFailed(
-            f"error running {plan.purpose(step).removeprefix('run ')}",
-            step=step + 1,
-            total=total,
-            errno=number,
-            cause=what.get(number, os.strerror(number).lower()),
-        )
-    return StepFailed(
-        f"step {step + 1} of {total}: {plan.purpose(step)}: {op!r}",
-        step=step + 1,
-        total=total,
-        errno=number,
-        cause=name,
-        remedy=remedy(op, number),
-    )
-
-
-def command_failed(plan: "Plan", step: int, number: int) -> CommandFailed:
-    """In the words that docker and podman look for to choose between exit codes 126 and 127."""
-    purpose = plan.purpose(step)
-    program = purpose.removeprefix("find ")
-    if number == ENOENT or not program:
-        text = (
-            f'exec: "{program}": stat {program}: no such file or directory'
-            if "/" in program
-            else f'exec: "{program}": executable file not found in $PATH'
-        )
-    elif number == EISDIR:
-        text = f'exec: "{program}": is a directory'
-    elif number == EACCES:
-        text = f'exec: "{program}": permission denied'
-    else:
-        text = f'exec: "{program}": {os.strerror(number).lower()}'
-    return CommandFailed(text, step=step + 1, total=len(plan.ops), errno=number)

@@ -3,7 +3,6 @@
 import os
 
 from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, StepFailed
-from boxship.libcontainer.executor import CommandFailed
 from boxship.libcontainer.process import INHERIT, Stdio, Terminal
 
 TYPE_CHECKING = False
@@ -35,6 +34,8 @@ class StartFailed(BoxshipError):
         # What went wrong before there was a process (a bad configuration) is said without these words.
         started = ""
         if isinstance(error, StepFailed) or getattr(error, "in_init", False):
+            from boxship.libcontainer.step_errors import CommandFailed  # only now: it explains
+
             started = "unable to start container process: "
             if not isinstance(error, CommandFailed):
                 started += "error during container init: "
