@@ -11,10 +11,9 @@ Everything here is synchronous, uses no threads, and may be called from a proces
 
 import os
 from _signal import pidfd_send_signal  # type: ignore[import-not-found]  # signal imports enum
-from errno import ECHILD, ECONNREFUSED, ENOENT, ESRCH
-from time import monotonic, sleep
+from errno import ESRCH
 
-from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, NotFound, StepFailed, Unavailable
+from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument, NotFound
 from boxship.libcontainer import state as store
 from boxship.linux.abi.process import SIGKILL
 from boxship.oci import cold_json
@@ -182,31 +181,6 @@ class Container:
 
             rdt.remove(self._record["rdt"])
 
-    def keep_failure(self, error: BaseException) -> None:
-        """For ``explain``, which shows the plan with the step that failed."""
-        if isinstance(error, StepFailed):
-            from . import failures
-            from .places import json_path
-
-            purpose = self.plan.purpose(error.step - 1) if self.plan is not None and self.plan.ops else ""
-            place = json_path(purpose or error.message.partition(": ")[2], self.spec)
-            if place and error.message.startswith(("step ", "error running ")):
-                error.message = f"{place}: {error.message}"
-            failures.record(self.root, self.bundle, self.id, self.plan, error)
-
-    def blame_memory(self, error: BaseException) -> None:
-        """Add to the error of an executor that was killed whether the container's memory limit kills."""
-        from .plan.reports import NeverExecuted
-
-        if isinstance(error, NeverExecuted):
-            from .cgroups.oom import kills
-
-            times = kills(self.cgroups.oom_directory())
-            if times:
-                ended = "a process" if times == 1 else f"{times} processes"
-                error.cause += f"; the memory limit has killed {ended} of this container"
-                error.remedy = "is linux.resources.memory.limit too low?"
-
     # ── Starting ──
 
     def start(self) -> None:
@@ -223,12 +197,16 @@ class Container:
                 run.finish()
             except BaseException as error:
                 run.abort()
-                self.blame_memory(error)
-                self.keep_failure(error)
+                from . import failures
+
+                failures.blame_memory(self, error)
+                failures.keep(self, error)
                 raise
             self.times = run.times or self.times
         else:
-            self._start_from_outside()
+            from . import starting
+
+            starting.start(self)
         try:
             os.unlink(self.directory + "/" + store.SOCKET)
         except FileNotFoundError:
@@ -239,90 +217,6 @@ class Container:
         except BoxshipError:
             self.delete(force=True)  # runtime-spec, lifecycle, step 9
             raise
-
-    def _start_from_outside(self) -> None:
-        """Start a container that another process created: through its socket."""
-        from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
-
-        from .plan.reports import FAILED, HOOK_ENDED, REPORT, hook_ended
-
-        status = self.status()
-        if status != CREATED:
-            raise FailedPrecondition(f"cannot start container {self.id!r}: it is {status}")
-        connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)
-        try:
-            directory = os.open(self.directory, os.O_PATH | os.O_CLOEXEC)
-            try:
-                connection.connect(f"/proc/self/fd/{directory}/{store.SOCKET}")
-            except OSError as error:
-                if error.errno in (ECONNREFUSED, ENOENT):
-                    raise FailedPrecondition(
-                        f"cannot start container {self.id!r}: it was started meanwhile, or has ended"
-                    ) from error
-                raise
-            finally:
-                os.close(directory)
-            try:
-                connection.sendall(b"g" + self._state_for("startContainer", CREATED))
-            except BrokenPipeError:
-                pass  # it has ended, and what it said before, or the end of file, is there to read
-            hook = ""
-            while True:
-                data = connection.recv(65536)
-                if not data:
-                    self._must_have_executed()
-                    return
-                kind, step, value = REPORT.unpack_from(data)
-                if kind == HOOK_ENDED:
-                    hook = hook_ended(value, data[REPORT.size :])
-                if kind == FAILED:
-                    failure = self._failed_after_start(step, value, hook)
-                    self._until_ended()
-                    self.keep_failure(failure)
-                    raise failure
-        except ConnectionResetError as error:  # nobody has read our word
-            self._must_have_executed()
-            raise FailedPrecondition(f"cannot start container {self.id!r}: another start was faster") from error
-        finally:
-            connection.close()
-
-    def _must_have_executed(self) -> None:
-        """After the end of the connection; raises NeverExecuted."""
-        from .plan.reports import NeverExecuted, never_executed
-
-        how = never_executed(self.pid, self._record["start_time"])
-        if how:
-            recorded: tuple[int, dict[str, str]] = self._record.get("after_start") or (0, {})
-            total, steps = recorded
-            goal = steps.get(str(total - 1)) or "execute its program"
-            error = NeverExecuted(goal, how, first=min(map(int, steps), default=total), last=total, total=total)
-            error.message = f"start container {self.id!r}: {error.message}"
-            self._until_ended()
-            self.blame_memory(error)
-            raise error
-
-    def _until_ended(self) -> None:
-        """Its socket is closed before a process counts as ended: who asks next shall see "stopped"."""
-        try:
-            pidfd = self._pidfd()
-        except FailedPrecondition:
-            return
-        try:
-            _wait_for_end(pidfd, 10_000)
-        finally:
-            os.close(pidfd)
-
-    def _failed_after_start(self, step: int, number: int, hook: str) -> BoxshipError:
-        recorded: tuple[int, dict[str, str]] = self._record.get("after_start") or (0, {})
-        total, steps = recorded
-        name = os.strerror(number).lower()
-        purpose = steps.get(str(step), "")
-        if hook:
-            text = f"error running {purpose.removeprefix('run ')}"
-            return StepFailed(text, step=step + 1, total=total, errno=number, cause=hook)
-        return StepFailed(
-            f"step {step + 1} of {total}: {purpose}", step=step + 1, total=total, errno=number, cause=name
-        )
 
     def wait(self) -> int:
         """Wait for init and reap it: its exit code, or 128 + signal. Only in the process that created it."""
@@ -499,28 +393,9 @@ class Container:
 
     def delete(self, *, force: bool = False) -> None:
         """Remove everything; a running container only with ``force``. Deleting twice is fine."""
-        status = self.status()
-        if status in (RUNNING, PAUSED) and not force:
-            raise FailedPrecondition(
-                f"cannot delete container {self.id!r}: it is {status}", remedy="stop it first, or use --force"
-            )
-        if status == CREATING and not force:
-            raise FailedPrecondition(f"cannot delete container {self.id!r}: it is being created")
-        manager = self.cgroups
-        if status != STOPPED:
-            self._end_init()
-        self.detach()
-        # Without a pid namespace of its own the container's other processes outlive init.
-        deadline = monotonic() + 10
-        while manager.procs():
-            manager.kill(SIGKILL)
-            if monotonic() > deadline:
-                raise Unavailable(f"delete container {self.id!r}: its processes do not end", remedy="state D?")
-            sleep(0.001)
-        manager.delete()
-        self._leave_rdt_class()
-        store.remove(self.root, self.id)
-        self._run_hooks("poststop", STOPPED)
+        from . import ending  # who creates or starts one need not read it
+
+        ending.delete(self, force=force)
 
     def _state_for(self, kind: str, status: str) -> bytes:
         """The state for the hooks of that kind; nothing where there are none."""
@@ -551,39 +426,6 @@ class Container:
         pid, started = self.creator
         return bool(pid) and store.start_time(pid)[1] == started
 
-    def _end_init(self) -> None:
-        """Kill init and wait until it is gone; a child of ours is reaped by whoever waits for it."""
-        try:
-            pidfd = self._pidfd()
-        except FailedPrecondition:
-            return
-        try:
-            pidfd_send_signal(pidfd, SIGKILL)
-            if self.cgroups.paths and self.cgroups.frozen():
-                self.cgroups.thaw()
-            # A pid namespace ends only when all that were in it are reaped; those that we started are ours to reap.
-            deadline = monotonic() + 10
-            thawed = monotonic() + 0.2
-            while not _wait_for_end(pidfd, 20) and monotonic() < deadline:
-                for process in self._processes:
-                    process.reap()
-                if thawed and monotonic() > thawed:
-                    from .cgroups.freezer import thaw_process
-
-                    thawed = 0.0
-                    thaw_process(self.host.cgroups, self.pid)
-            if not _wait_for_end(pidfd, 0):
-                raise Unavailable(f"delete container {self.id!r}: its init does not end", remedy="state D?")
-        except ProcessLookupError:
-            return
-        finally:
-            os.close(pidfd)
-        try:
-            os.waitpid(self.pid, os.WNOHANG)
-        except OSError as error:
-            if error.errno != ECHILD:  # not ours
-                raise
-
     # ── Finding ──
 
     @classmethod
@@ -601,14 +443,6 @@ class Container:
             except NotFound:
                 continue  # deleted meanwhile
         return found
-
-
-def _wait_for_end(pidfd: int, milliseconds: int) -> bool:
-    from select import poll
-
-    poller = poll()
-    poller.register(pidfd, 1)
-    return bool(poller.poll(milliseconds))
 
 
 def read_spec(bundle: str, file: str = "") -> "dict[str, Any]":

@@ -86,7 +86,9 @@ def execute(
     try:
         run.finish()
     except NeverExecuted as error:
-        container.blame_memory(error)
+        from . import failures
+
+        failures.blame_memory(container, error)
         raise
     container.times, container.plan = run.times, plan
     started = Process(run.pid, run.handle_received)

@@ -1,4 +1,4 @@
-"""The last start that failed in a step of its plan, kept for ``explain``.
+"""What is said of a start that failed, and the last one kept for ``explain``.
 
 One file below the state root, ``.failed.json``, replaced by each failure: whoever looks does so right afterwards.
 It holds the plan as text with the failing step marked, because the plan itself is gone with the container.
@@ -11,6 +11,7 @@ from boxship.errors import StepFailed
 from boxship.oci import cold_json
 
 from . import state as store
+from .plan.reports import NeverExecuted
 
 FILE = ".failed.json"
 
@@ -19,6 +20,32 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .compile import Plan
+    from .container import Container
+
+
+def keep(container: "Container", error: BaseException) -> None:
+    """For ``explain``, which shows the plan with the step that failed; its message gets the place in config.json."""
+    if isinstance(error, StepFailed):
+        from .places import json_path
+
+        plan = container.plan
+        purpose = plan.purpose(error.step - 1) if plan is not None and plan.ops else ""
+        place = json_path(purpose or error.message.partition(": ")[2], container.spec)
+        if place and error.message.startswith(("step ", "error running ")):
+            error.message = f"{place}: {error.message}"
+        record(container.root, container.bundle, container.id, plan, error)
+
+
+def blame_memory(container: "Container", error: BaseException) -> None:
+    """Add to the error of an executor that was killed whether the container's memory limit kills."""
+    if isinstance(error, NeverExecuted):
+        from .cgroups.oom import kills
+
+        times = kills(container.cgroups.oom_directory())
+        if times:
+            ended = "a process" if times == 1 else f"{times} processes"
+            error.cause += f"; the memory limit has killed {ended} of this container"
+            error.remedy = "is linux.resources.memory.limit too low?"
 
 
 def record(root: str, bundle: str, id: str, plan: "Plan | None", error: StepFailed) -> None:

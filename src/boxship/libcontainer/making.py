@@ -89,9 +89,11 @@ def create(
         _make(container, run, stdio, request, cgroup_manager, checked)
     except BaseException as error:
         if container is not None:
-            container.blame_memory(error)
+            from . import failures
+
+            failures.blame_memory(container, error)
             container.undo()
-            container.keep_failure(error)
+            failures.keep(container, error)
         raise
     finally:
         if turn is not None:

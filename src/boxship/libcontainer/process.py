@@ -58,6 +58,15 @@ def wait(pid: int) -> int:
     return exit_code(status)
 
 
+def wait_for_end(pidfd: int, milliseconds: int) -> bool:
+    """Wait until the process ends, or the time is over: whether it has ended."""
+    from select import poll
+
+    poller = poll()
+    poller.register(pidfd, 1)
+    return bool(poller.poll(milliseconds))
+
+
 class Process:
     """A further process in a container, started by exec; a child of the caller, who reaps it.
 
