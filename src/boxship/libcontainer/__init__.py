@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from . import aio as aio
     from .defaults import default as default_spec
     from .doctor import diagnose as diagnose
-    from .handles import DEVNULL as DEVNULL
-    from .handles import INHERIT as INHERIT
-    from .handles import PIPE as PIPE
-    from .handles import STDOUT as STDOUT
     from .handles import Container as Container
     from .handles import Process as Process
     from .handles import Result as Result
@@ -34,18 +30,22 @@ if TYPE_CHECKING:
     from .specs import build_resources as build_resources
     from .specs import build_spec as build_spec
     from .step_errors import CommandFailed as CommandFailed
+    from .streams import DEVNULL as DEVNULL
+    from .streams import INHERIT as INHERIT
+    from .streams import PIPE as PIPE
+    from .streams import STDOUT as STDOUT
     from .watch import Event as Event
 
 _WHERE = {
     "CommandFailed": "step_errors",
     "Container": "handles",
-    "DEVNULL": "handles",
+    "DEVNULL": "streams",
     "Event": "watch",
-    "INHERIT": "handles",
-    "PIPE": "handles",
+    "INHERIT": "streams",
+    "PIPE": "streams",
     "Process": "handles",
     "Result": "handles",
-    "STDOUT": "handles",
+    "STDOUT": "streams",
     "build_resources": "specs",
     "build_spec": "specs",
     "default_spec": "defaults",

@@ -23,8 +23,9 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from boxship.errors import DeadlineExceeded, InvalidArgument
 
 from . import handles, watch
-from .handles import DEVNULL, INHERIT, PIPE, STDOUT, ErrorStream, Result, Spec, Status, Stream, TerminalSize
+from .handles import Result, Spec, Status
 from .specs import build_spec
+from .streams import DEVNULL, INHERIT, PIPE, STDOUT, ErrorStream, Stream, TerminalSize
 
 if TYPE_CHECKING:
     from typing import Self

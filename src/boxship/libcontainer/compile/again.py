@@ -1,12 +1,13 @@
 """The same container again: of a plan that this process has made before only what is its own is compiled.
 
 A program that runs one configuration many times (tests, functions, jobs) has nearly the same plan each time: behind
-the clone it differs by the id, the program and its environment, and by nothing else.
+the clone it differs by the id, the cgroups' paths, the program and its environment, and by nothing else.
 The passes that put those in are marked (``Context.fresh``) and run for each container; what lies between them is
 kept, as operations and as the bytes that the executor reads.
 
 What is kept is found by all that those passes read: the configuration without the program's arguments and environment
-(byte by byte, so that ``true`` is not ``1``), the request without the id, and how far the plan has come.
+(byte by byte, so that ``true`` is not ``1``), the request without what is the container's own, and how far the plan
+has come.
 What a pass has asked the host is asked again (``Context.path_kind``); where the answer cannot be compared nothing is
 kept (``Context.only_once``).
 A test compiles each kind of configuration both ways and compares (tests/unit/test_plans_again.py).
@@ -113,7 +114,6 @@ class Memory:
 def _key(c: Context) -> bytes:
     """All that the passes behind the clone read; empty where that is not plain data."""
     request = c.request
-    own_cgroups = "cgroup" in c.created  # else the container sees the host's paths of its cgroups
     process = {name: value for name, value in c.process.items() if name not in ("args", "env")}
     try:
         return dumps(
@@ -123,7 +123,7 @@ def _key(c: Context) -> bytes:
                 request.rootfs,
                 [(type, source, list(options)) for type, source, options in request.rootfs_mounts],
                 request.tasks,
-                bool(request.cgroup) if own_cgroups else (request.cgroup, request.cgroup_paths),
+                bool(request.cgroup),
                 request.terminal,
                 request.columns,
                 request.rows,
@@ -138,5 +138,5 @@ def _key(c: Context) -> bytes:
             ),
             2,
         )
-    except ValueError:
+    except (ValueError, AttributeError):
         return b""  # subclasses of dict and the like: compiled each time

@@ -30,6 +30,10 @@ from . import affinity, hooks, namespaces
 from .context import Context, clean
 from .options import Options
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ONTO = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 
 
@@ -78,7 +82,7 @@ def cgroup(c: Context, target: str, options: Options) -> None:
                 pairs += (key, value or "")
             c.add(MakeMount(c.tree, "cgroup2", pairs, options.set))
         else:
-            c.add(OpenTree(c.tree, CWD, c.request.cgroup or layout.unified, OPEN_TREE_CLONE))
+            c.fresh(_open_of_host(c.tree, "", layout.unified))
             c.add(SetMountAttributes(c.tree, "", AT_EMPTY_PATH, options.set, options.clear))
         c.add(MoveMount(c.tree, c.target, "", ONTO))
         return
@@ -101,10 +105,19 @@ def cgroup(c: Context, target: str, options: Options) -> None:
                 pairs += ("name", controller[5:]) if controller.startswith("name=") else (controller, "")
             c.add(MakeMount(c.tree, "cgroup", pairs, options.set))
         else:
-            source = c.request.cgroup_paths.get(controllers[0], directory)
-            c.add(OpenTree(c.tree, CWD, source, OPEN_TREE_CLONE))
+            c.fresh(_open_of_host(c.tree, controllers[0], directory))
             c.add(SetMountAttributes(c.tree, "", AT_EMPTY_PATH, options.set, options.clear))
         c.add(MoveMount(c.tree, above, name, MOVE_MOUNT_F_EMPTY_PATH))
         for controller in controllers:
             if controller != name and not controller.startswith("name=") and len(controllers) > 1:
                 c.add(Symlink(name, above, controller, tolerate=(EEXIST,)))
+
+
+def _open_of_host(into: int, controller: str, otherwise: str) -> "Callable[[Context], None]":
+    """The pass that opens the container's cgroup of one hierarchy by its path on the host, v2's for ""."""
+
+    def run(c: Context) -> None:
+        path = c.request.cgroup_paths.get(controller) if controller else c.request.cgroup
+        c.add(OpenTree(into, CWD, path or otherwise, OPEN_TREE_CLONE))
+
+    return run

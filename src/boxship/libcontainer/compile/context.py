@@ -232,7 +232,10 @@ class Context:
     # ── For plans of the same configuration (again.py) ──
 
     def fresh(self, run: "Callable[[Context], None]") -> None:
-        """A pass for what is this container's own: its id, its program and environment. No other pass reads those."""
+        """A pass for what is this container's own: its id, program, environment, the paths of its cgroups.
+
+        No other pass reads those; and this one reads nothing else of the context, as it is run alone next time.
+        """
         first = len(self.plan.ops), len(self.plan.purposes)
         run(self)
         self.fresh_passes.append((first, (len(self.plan.ops), len(self.plan.purposes)), run))
