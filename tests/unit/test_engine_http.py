@@ -9,7 +9,8 @@ import pytest
 
 from boxship.engine.router import Router
 from boxship.errors import FailedPrecondition, NotFound
-from boxship.http.protocol import Connection, Request, Response, json_response
+from boxship.http.messages import Request, Response, json_response
+from boxship.http.protocol import Connection
 
 Handler = Callable[[Request], Awaitable[Response | None]]
 

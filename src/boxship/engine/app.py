@@ -12,7 +12,7 @@ from boxship.api.containerd.namespaces import CreateNamespaceRequest, Namespace
 from boxship.api.containerd.tasks import CloseIORequest, ListPidsRequest
 from boxship.api.task.events import TaskExit, TaskOOM
 from boxship.errors import AlreadyExists, BoxshipError
-from boxship.http.protocol import Stream
+from boxship.http.messages import Stream
 
 from . import spec
 from .attach import Wanted

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from boxship.http.protocol import Stream
+from boxship.http.messages import Stream
 
 from .detach import DetachWatcher, key_codes
 from .stdio import STDERR, STDOUT, Client, Stdio, frame

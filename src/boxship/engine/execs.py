@@ -21,7 +21,7 @@ from boxship.api.containerd.tasks import (
 )
 from boxship.api.task.events import TaskExit
 from boxship.errors import AlreadyExists, BoxshipError, FailedPrecondition, InvalidArgument, NotFound
-from boxship.http.protocol import Stream
+from boxship.http.messages import Stream
 from boxship.protobuf import Any
 
 from . import attach, rootview, spec

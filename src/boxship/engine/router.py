@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 
 from boxship.errors import BoxshipError, InvalidArgument, NotFound
-from boxship.http.protocol import Handler, Request, Response
+from boxship.http.messages import Request, Response
+from boxship.http.protocol import Handler
 
 API_VERSION = "1.47"
 MIN_API_VERSION = "1.24"

@@ -15,7 +15,8 @@ from pathlib import Path
 from boxship import __version__, tracing
 from boxship.errors import AlreadyExists, InvalidArgument, PermissionDenied
 from boxship.http.listen import tcp_listener
-from boxship.http.protocol import Connection, Request, Response
+from boxship.http.messages import Request, Response
+from boxship.http.protocol import Connection
 from boxship.http.tls import TlsProtocol
 
 from .app import Engine

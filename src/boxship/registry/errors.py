@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from boxship.errors import BoxshipError, ResourceExhausted
-from boxship.http.protocol import Response, json_response
+from boxship.http.messages import Response, json_response
 from boxship.http.status import status_of
 
 # code -> the HTTP status that goes with it unless an error says another

@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 from urllib.parse import urlencode
 
 from boxship.http.headers import number
-from boxship.http.protocol import Request, Response, encode_json, json_response
+from boxship.http.messages import Request, Response, encode_json, json_response
 from boxship.image.content import Writer
 from boxship.oci import digest as digests
 from boxship.oci import image as oci

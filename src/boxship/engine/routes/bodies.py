@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from boxship.http.protocol import StreamResponse
+from boxship.http.messages import StreamResponse
 
 AT_ONCE = 1 << 18
 """Bytes that are handed to the event loop together: each time costs a wait for it."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from boxship.errors import BoxshipError, FailedPrecondition, InvalidArgument
-from boxship.http.protocol import Request, Response, json_response
+from boxship.http.messages import Request, Response, json_response
 
 from .. import inspect, logs, models, parse, top
 from ..app import Engine

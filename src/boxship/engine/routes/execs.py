@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from boxship.http.protocol import Request, Response, Stream, json_response
+from boxship.http.messages import Request, Response, Stream, json_response
 
 from .. import models
 from ..app import Engine

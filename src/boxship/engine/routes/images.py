@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from boxship.errors import InvalidArgument, Unimplemented
-from boxship.http.protocol import Request, Response, encode_json, json_response
+from boxship.http.messages import Request, Response, encode_json, json_response
 from boxship.oci import reference as references
 
 from .. import models

@@ -10,7 +10,8 @@ A question that has a true answer gets it: this node is in no swarm, and has no 
 from __future__ import annotations
 
 from boxship.errors import NotFound, Unavailable, Unimplemented
-from boxship.http.protocol import Handler, Request, Response, json_response
+from boxship.http.messages import Request, Response, json_response
+from boxship.http.protocol import Handler
 
 from ..app import Engine
 from ..router import Route

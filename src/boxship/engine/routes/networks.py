@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boxship.http.protocol import Request, Response, json_response
+from boxship.http.messages import Request, Response, json_response
 
 from ..app import Engine
 from ..filters import parse_filters

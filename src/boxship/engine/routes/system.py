@@ -13,7 +13,7 @@ import msgspec
 
 from boxship import __version__
 from boxship.errors import InvalidArgument, NotFound
-from boxship.http.protocol import Request, Response, json_response
+from boxship.http.messages import Request, Response, json_response
 from boxship.image.background import in_background
 
 from ..app import Engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from boxship.http.protocol import Request, Response, json_response
+from boxship.http.messages import Request, Response, json_response
 from boxship.image.background import in_background
 
 from .. import models
