@@ -13,7 +13,7 @@ from boxship.errors import InvalidArgument, Unimplemented
 from boxship.http.messages import Request, Response, encode_json, json_response
 from boxship.oci import reference as references
 
-from .. import models
+from .. import image_documents, models
 from ..app import Engine
 from ..filesystem import merge
 from ..filters import parse_filters
@@ -93,13 +93,13 @@ class ImageRoutes:
 
     async def index(self, request: Request) -> Response:
         filters = parse_filters(request.query.get("filters", ""), LIST_FILTERS)
-        return json_response(await self._engine.images.summaries(filters, request.flag("shared-size")))
+        return json_response(await image_documents.summaries(self._engine.images, filters))
 
     async def inspect(self, request: Request) -> Response:
-        return json_response(await self._engine.images.inspect(request.params["name"]))
+        return json_response(await image_documents.inspect(self._engine.images, request.params["name"]))
 
     async def history(self, request: Request) -> Response:
-        return json_response(await self._engine.images.history(request.params["name"]))
+        return json_response(await image_documents.history(self._engine.images, request.params["name"]))
 
     async def load(self, request: Request) -> Response:
         """Errors come before any header: an archive that is refused is an HTTP error, not a line in a stream."""

@@ -16,6 +16,7 @@ from boxship.errors import InvalidArgument, NotFound
 from boxship.http.messages import Request, Response, json_response
 from boxship.image.background import in_background
 
+from .. import image_documents
 from ..app import Engine
 from ..clock import now, query_time
 from ..filters import parse_filters
@@ -177,7 +178,7 @@ class SystemRoutes:
 
     async def disk_usage(self, request: Request) -> Response:
         engine = self._engine
-        images = await engine.images.summaries({}, False)
+        images = await image_documents.summaries(engine.images, {})
         containers = []
         for record in engine.store.all():
             own = await engine.images.snapshot_size(record.Id)
