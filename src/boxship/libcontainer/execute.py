@@ -11,7 +11,6 @@ from .container import CREATED, PAUSED, RUNNING, Container
 from .executor import Run
 from .idmap import host_id
 from .making import home_of, to_seccomp_agent
-from .plan.ops import Await
 from .plan.reports import NeverExecuted
 from .process import Process, Stdio, Terminal, stdio_owners
 
@@ -118,7 +117,7 @@ def _inherited(process: "dict[str, Any]", own: "dict[str, Any]") -> "dict[str, A
 
 def _meet_seccomp_agent(container: Container, run: Run, plan: Plan, status: str) -> None:
     """The meeting point of an exec whose filter has a listener."""
-    if not any(isinstance(op, Await) and op.name == SECCOMP_AGENT for op in plan.ops):
+    if not any(meeting.name == SECCOMP_AGENT for meeting in plan.meetings()):
         return
     try:
         run.until_cloned()

@@ -224,9 +224,8 @@ def _make(
             plan.notes.append(f"linux.resources ({', '.join(limits)}): cgroups are disabled, no limit is set")
         elif cgroup_manager != "none":
             manager.apply(limits)  # refuses what it cannot do
-    for op in plan.ops:
-        if isinstance(op, Await):
-            _meet(container, op.name, run, tasks)
+    for meeting in plan.meetings():
+        _meet(container, meeting.name, run, tasks)
     container.console = run.handle_received
     run.handle_received = -1
     container.times = run.times
@@ -276,7 +275,7 @@ def _begin(
 
     def go_on(plan: Plan) -> None:
         # Where the executor waits for us it takes what comes next for the answer, so then the rest must be with it.
-        if not any(isinstance(op, Await) for op in plan.ops[run.sent :]):
+        if not plan.meetings(run.sent):
             run.extend(plan, last=False)
 
     plan = compile_spec(request, container.host, begin=begin, check=check, go_on=go_on, again=_again())

@@ -37,17 +37,21 @@ class V1Manager(BaseManager):
             if controller == "devices":
                 self._new_devices = new
             elif controller == "cpuset":
-                self._inherit_cpuset(directory, new=new)
+                self._inherit_cpuset(directory)
 
-    def _inherit_cpuset(self, directory: str, *, new: bool = False) -> None:
-        """A ``new`` v1 cpuset is empty, and nothing can enter an empty one: fill it, parents first."""
+    def _inherit_cpuset(self, directory: str) -> None:
+        """A new v1 cpuset is empty, and nothing can enter an empty one: fill it, parents first.
+
+        A parent that had to be filled hands on what it has by itself from now on (cgroup.clone_children).
+        """
+        parent = os.path.dirname(directory)
         for file in ("cpuset.cpus", "cpuset.mems"):
-            if not new and tree.read(directory + "/" + file).strip():
+            if tree.read(directory + "/" + file).strip():
                 continue
-            parent = os.path.dirname(directory)
             value = tree.read(parent + "/" + file).strip()
             if not value:
                 self._inherit_cpuset(parent)
+                tree.write(parent, "cgroup.clone_children", "1")
                 value = tree.read(parent + "/" + file).strip()
             tree.write(directory, file, value)
 

@@ -1,7 +1,7 @@
 """What the passes share: the spec, the host, and the plan as it grows."""
 
 from boxship.errors import InvalidArgument
-from boxship.libcontainer.plan.ops import CWD, MoveHandle, Op, Open, OpenTarget
+from boxship.libcontainer.plan.ops import CWD, Await, MoveHandle, Op, Open, OpenTarget
 from boxship.linux.abi.mount import O_PATH, RESOLVE_IN_ROOT
 from boxship.linux.abi.process import NAMESPACES
 
@@ -51,6 +51,11 @@ class Plan:
         self.ops: list[Op] = []
         self.purposes: list[tuple[int, str]] = []
         self.notes: list[str] = []
+
+    def meetings(self, first: int = 0) -> "list[Await]":
+        """The meeting points with the creator, from the operation at index ``first`` on."""
+        # Not by isinstance, which for a hundred operations is a call of ours each (ops.Kind).
+        return [op for op in self.ops[first:] if op[0] is Await]  # type: ignore[index, misc]
 
     def purpose(self, step: int) -> str:
         """What the operation at index ``step`` is for."""

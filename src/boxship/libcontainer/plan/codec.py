@@ -74,7 +74,7 @@ def encode(plan: "list[Op]", *, trace: bool = False, last: bool = True) -> bytes
 def segments(plan: "Plan", first: int, *, trace: bool = False, last: bool = True) -> "list[bytes]":
     """The operations from ``first`` on as segments; those that are encoded already are taken as they are."""
     found = []
-    for begin, end, data in plan.encoded:
+    for begin, end, data in () if trace else plan.encoded:  # a trace is asked for in the first of them
         if begin >= first:
             if begin > first:
                 found.append(encode(plan.ops[first:begin], trace=trace, last=False))
