@@ -2,7 +2,7 @@
 
 from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOSYS, ENOTDIR, EPERM, EROFS
 
-from .ops import CWD, STDIO, Op
+from .ops import CWD, STDIO, Op, SetMountAttributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def remedy(op: Op, number: int) -> str:
     """What a person may do about this errno of this operation; "" when we do not know."""
     from errno import errorcode
 
+    if isinstance(op, SetMountAttributes) and op.userns >= 0 and number == EINVAL:
+        return "this kernel cannot map the ids of that file system (a tmpfs: since Linux 6.3, an overlay: 5.19)"
     return _REMEDIES.get((op.NAME, errorcode.get(number, "")), _GENERAL.get(number, ""))
 
 
