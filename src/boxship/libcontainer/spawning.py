@@ -11,7 +11,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from boxship.errors import Unavailable
 
 CONTROL = 3
-LOWEST = 10  # descriptors that posix_spawn's dup2 of 0 to 3 must not hit
+LOWEST = CONTROL + 1  # descriptors that posix_spawn's dup2 of 0 to 3 must not hit
 F_ADD_SEALS, ALL_SEALS = 1033, 0xF  # seal, shrink, grow, write
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
 
@@ -27,11 +27,9 @@ def spawn(socket: int, stdio: "tuple[int, int, int]") -> int:
     try:
         image = memfd()
         opened.append(image)
-        control = fcntl(socket, F_DUPFD_CLOEXEC, LOWEST)
-        opened.append(control)
         actions: list[tuple[int, int, int]] = []
         null = -1
-        for number, fd in enumerate(stdio):
+        for number, fd in enumerate((*stdio, socket)):
             if fd < 0:
                 if null < 0:
                     null = _high(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
@@ -42,7 +40,6 @@ def spawn(socket: int, stdio: "tuple[int, int, int]") -> int:
                 fd = fcntl(fd, F_DUPFD_CLOEXEC, LOWEST)
                 opened.append(fd)
             actions.append((os.POSIX_SPAWN_DUP2, fd, number))
-        actions.append((os.POSIX_SPAWN_DUP2, control, CONTROL))
         return os.posix_spawn(f"/proc/self/fd/{image}", ["boxship-executor"], {}, file_actions=actions)
     finally:
         for fd in opened:
