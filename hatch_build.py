@@ -18,10 +18,11 @@ ROOT = Path(__file__).resolve().parent
 NATIVE, PACKAGE = ROOT / "native", ROOT / "src" / "boxship"
 BUILD = NATIVE / "build"
 
+# norelro: nothing is relocated, and aarch64's linker would fill the file up to the next 64 KB for that.
 FLAGS = (
     "-std=gnu11 -Os -s -Wall -Wextra -nostdlib -static -ffreestanding -fno-builtin -fno-stack-protector -fno-pie "
-    "-no-pie -fno-asynchronous-unwind-tables -fomit-frame-pointer -Wl,--build-id=none -Wl,-z,noseparate-code "
-    "-Wl,-z,noexecstack"
+    "-no-pie -fno-asynchronous-unwind-tables -fno-unwind-tables -fomit-frame-pointer -Wl,--build-id=none "
+    "-Wl,-z,noseparate-code -Wl,-z,noexecstack -Wl,-z,norelro"
 ).split()
 # gcc turns a loop into a call of memset, also inside memset; clang has other names for the same.
 GCC_FLAGS = ["-fno-tree-loop-distribute-patterns"]
