@@ -6,8 +6,9 @@
 Its purpose is a pure cgroup v2 host: the kernel command line leaves cgroup v1 out.
 The other one is another processor: such a guest gets a root file system of its own (system.py), in which this
 checkout is at its place, and its native programs are compiled there, as a person with such a machine would.
-The guest sees the host's root read-only by 9p, with a tmpfs on top for what it writes, and runs one command there
-as root, in this checkout; its output comes over the serial line and its exit code is ours.
+The guest sees the host's root read-only by 9p, with a tmpfs on top for what it writes, and an ext4 for /tmp, where
+tests make bundles: neither of the others can be id-mapped. It runs one command there as root, in this checkout; its
+output comes over the serial line and its exit code is ours.
 The kernel comes from a Debian package that apt downloads into a cache (``~/.cache/boxship-vm``); the initramfs is
 made here, from the static busybox, a few modules and ``INIT`` below.
 The processor is emulated (TCG), because a nested /dev/kvm is often there and of no use;
@@ -50,12 +51,14 @@ PROCESSORS = {
 }
 HERE = os.uname().machine
 # With what they depend on; loaded in the order of their dependencies.
-MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_blk", "crc32c_generic", "ext4")
 # Those that tests ask for; without them the machine starts, too.
 EXTRA_MODULES = ("loop", "dummy", "veth", "bridge", "fuse", "bfq")
-PROGRAMS = (("busybox", "busybox-static"), ("dpkg-deb", "dpkg"))
+PROGRAMS = (("busybox", "busybox-static"), ("dpkg-deb", "dpkg"), ("mkfs.ext4", "e2fsprogs"))
 MARK = "boxship-vm exit code:"
 MEGABYTES = 2048
+DISK = 8 << 30  # bytes of /tmp; of what the guest writes, no more is used here
+EMULATED = "tcg,thread=multi"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 INIT = """\
@@ -76,15 +79,14 @@ for directory in proc sys dev tmp run var/tmp root; do /bin/busybox mkdir -p $di
 /bin/busybox mount -t devtmpfs devtmpfs dev
 /bin/busybox mkdir -p dev/pts dev/shm dev/mqueue
 /bin/busybox mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts dev/pts
-for directory in tmp run dev/shm; do /bin/busybox mount -t tmpfs tmpfs $directory; done
+for directory in run dev/shm; do /bin/busybox mount -t tmpfs tmpfs $directory; done
+/bin/busybox mount -t ext4 dev/vda tmp || { echo "no /tmp"; /bin/busybox poweroff -f; }
 /bin/busybox chmod 1777 tmp dev/shm
-if [ -e /checkout ]; then
-    path=/root$(/bin/busybox cat /checkout)
-    /bin/busybox mkdir -p /source /top/written /top/work2 $path
-    /bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 tree /source &&
-    /bin/busybox mount -t overlay -o lowerdir=/source,upperdir=/top/written,workdir=/top/work2 overlay $path ||
-        { echo "no checkout"; /bin/busybox poweroff -f; }
-fi
+path=/root$(/bin/busybox cat /checkout)
+/bin/busybox mkdir -p /source /top/written /top/work2 "$path"
+/bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 tree /source &&
+/bin/busybox mount -t overlay -o lowerdir=/source,upperdir=/top/written,workdir=/top/work2 overlay "$path" ||
+    { echo "no checkout"; /bin/busybox poweroff -f; }
 /bin/busybox ln -sf /proc/self/fd dev/fd
 /bin/busybox grep -q cgroup_no_v1 proc/cmdline && /bin/busybox mount -t cgroup2 cgroup2 sys/fs/cgroup
 /bin/busybox rm -f .dockerenv # else systemd takes itself for a container, and does not read the kernel's options
@@ -116,7 +118,6 @@ TTYPath=/dev/{console}
 TimeoutStartSec=infinity
 Delegate=yes
 """
-
 
 # In a root of its own, before the command: the loader's cache, by which libraries are found; the native programs.
 PREPARE = "ldconfig && python3 hatch_build.py && "
@@ -194,16 +195,16 @@ def _cpio(files: dict[str, tuple[int, bytes]]) -> bytes:
     return bytes(out)
 
 
-def initramfs(modules: Path, busybox: Path, command: str, *, service: str = "", checkout: str = "") -> bytes:
-    """The first file system: busybox, modules, INIT, the command for later; what a root of its own needs."""
+def initramfs(modules: Path, busybox: Path, command: str, *, service: str = "") -> bytes:
+    """The first file system: busybox, modules, INIT, and the command for later."""
     directory, program, text = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
     files: dict[str, tuple[int, bytes]] = dict.fromkeys(("bin", "modules", "dev"), (directory, b""))
     files["bin/busybox"] = (program, busybox.read_bytes())
     files["init"] = (program, INIT.encode())
     files["command"] = (program, command.encode())
-    for name, content in (("service", service), ("checkout", checkout)):
-        if content:
-            files[name] = (text, content.encode())
+    files["checkout"] = (text, str(CHECKOUT).encode())
+    if service:
+        files["service"] = (text, service.encode())
     order = _with_dependencies(modules, MODULES + EXTRA_MODULES)
     for file in order:
         files[f"modules/{file.name}"] = (text, file.read_bytes())
@@ -244,19 +245,23 @@ def run(
     script += f'echo "{MARK} $?"\n/run/busybox poweroff -f\n'
     cgroups = "systemd.unified_cgroup_hierarchy=0" if hybrid else "cgroup_no_v1=all"
     append = f"console={processor.console} quiet loglevel=3 panic=-1 swapaccount=1 {cgroups} {kernel_options}".strip()
-    accelerator = os.environ.get("BOXSHIP_VM_ACCELERATOR", "tcg,thread=multi")
+    accelerator = EMULATED if foreign else os.environ.get("BOXSHIP_VM_ACCELERATOR", EMULATED)
     with tempfile.TemporaryDirectory() as directory:
         archive = Path(directory, "initramfs")
+        disk = Path(directory, "disk")
+        with disk.open("wb") as file:
+            file.truncate(DISK)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", str(disk)], check=True)
         service = SERVICE.format(console=processor.console) if systemd else ""
-        checkout = str(CHECKOUT) if foreign else ""
-        archive.write_bytes(initramfs(modules, busybox, script, service=service, checkout=checkout))
+        archive.write_bytes(initramfs(modules, busybox, script, service=service))
         arguments = [
             f"qemu-system-{machine}", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
             *processor.options, "-accel", accelerator, "-cpu", "host" if accelerator == "kvm" else processor.cpu,
             "-smp", str(os.cpu_count() or 1), "-m", str(memory),
             "-kernel", str(image), "-initrd", str(archive),
             "-append", append, "-serial", "stdio",
-            *_shared("host", root), *(_shared("tree", CHECKOUT) if foreign else ()),
+            "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe",
+            *_shared("host", root), *_shared("tree", CHECKOUT),
         ]  # fmt: skip
         emulator = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         try:
@@ -314,7 +319,7 @@ def main() -> int:
             hybrid=arguments.hybrid,
             machine=arguments.processor,
         )
-    except MachineError as error:
+    except (MachineError, subprocess.CalledProcessError) as error:
         print(f"no virtual machine: {error}", file=sys.stderr)
         return 125
 
