@@ -238,7 +238,7 @@ def run(
     environment = {"PATH": os.environ.get("PATH", PATH), "HOME": "/root", "LANG": "C.UTF-8", "BOXSHIP_VM": "1"}
     prepare = ""
     if foreign:
-        environment |= {"PATH": PATH, "PYTHONPATH": str(CHECKOUT / "src")}
+        environment |= {"PATH": PATH, "PYTHONPATH": str(CHECKOUT / "src"), "BOXSHIP_PATIENCE": "10"}
         prepare = PREPARE
     words = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
     script = f"cd {shlex.quote(str(CHECKOUT))} && {prepare}/usr/bin/env -i {words} {shlex.join(command)}\n"
