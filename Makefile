@@ -8,7 +8,11 @@ NATIVE := $(wildcard native/*.c native/*.h)
 V2_TESTS ?= tests/kernel/test_containers.py tests/kernel/test_resources.py tests/kernel/test_runtime_command_line.py \
 	tests/kernel/test_containers_without_root.py tests/unit/test_device_rules.py
 
-.PHONY: setup run test test-v2 lint types bench docs clean
+ARM_TESTS ?= $(V2_TESTS) tests/kernel/test_attacks.py tests/kernel/test_bad_configs.py tests/kernel/test_library.py \
+	tests/kernel/test_mount_options.py tests/kernel/test_processes_and_namespaces.py \
+	tests/kernel/test_seccomp_agent.py tests/unit/test_seccomp.py
+
+.PHONY: setup run test test-v2 test-arm lint types bench docs clean
 
 setup: $(STAMP)
 
@@ -40,6 +44,11 @@ test-v2: setup
 	$(BIN)/python tests/vm/machine.py -- $(BIN)/python -m pytest -q -p no:cacheprovider $(V2_TESTS)
 	$(BIN)/python tests/vm/machine.py --systemd -- $(BIN)/python -m pytest -q -p no:cacheprovider \
 		tests/kernel/test_real_systemd.py
+
+# The same on aarch64, emulated: a virtual machine with that processor and a Debian system of its own.
+test-arm: setup
+	$(BIN)/python tests/vm/machine.py --processor aarch64 --timeout 5400 -- python3 -m pytest -q -p no:cacheprovider \
+		$(ARM_TESTS)
 
 bench: setup
 	$(BIN)/python benchmarks/run.py

@@ -3,12 +3,12 @@
 Everything that it makes is data of the wheel: ``boxship/_native/executor``, ``boxship/_images/hello/``, and two
 programs for the environment's bin directory, ``boxship-runc`` and ``containerd-shim-boxship-v2``, which are the
 same launcher.
-They are compiled without a C library, so any C compiler will do and nothing is linked against the build machine.
+They are compiled without a C library, so any C compiler will do and nothing is linked against the build machine:
+with a cross compiler as $CC a wheel for its machine comes out.
 ``python hatch_build.py`` does the same in place, for a checkout.
 """
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -18,10 +18,11 @@ ROOT = Path(__file__).resolve().parent
 NATIVE, PACKAGE = ROOT / "native", ROOT / "src" / "boxship"
 BUILD = NATIVE / "build"
 
+# norelro: nothing is relocated, and aarch64's linker would fill the file up to the next 64 KB for that.
 FLAGS = (
     "-std=gnu11 -Os -s -Wall -Wextra -nostdlib -static -ffreestanding -fno-builtin -fno-stack-protector -fno-pie "
-    "-no-pie -fno-asynchronous-unwind-tables -fomit-frame-pointer -Wl,--build-id=none -Wl,-z,noseparate-code "
-    "-Wl,-z,noexecstack"
+    "-no-pie -fno-asynchronous-unwind-tables -fno-unwind-tables -fomit-frame-pointer -Wl,--build-id=none "
+    "-Wl,-z,noseparate-code -Wl,-z,noexecstack -Wl,-z,norelro"
 ).split()
 # gcc turns a loop into a call of memset, also inside memset; clang has other names for the same.
 GCC_FLAGS = ["-fno-tree-loop-distribute-patterns"]
@@ -35,6 +36,12 @@ def compiler() -> str:
         if name and shutil.which(name.split()[0]):
             return name
     raise SystemExit("boxship needs a C compiler to build (cc, gcc or clang): install one, or set CC")
+
+
+def machine() -> str:
+    """The machine that the compiler compiles for, in uname's words."""
+    command = [*compiler().split(), "-dumpmachine"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition("-")[0]
 
 
 def compile_program(source: Path, target: Path, *options: str) -> Path:
@@ -73,7 +80,7 @@ def make_hello_image() -> None:
         from make_hello import make_layout
     finally:
         sys.path.pop(0)
-    make_layout(program, PACKAGE / "_images" / "hello")
+    make_layout(program, PACKAGE / "_images" / "hello", machine())
 
 
 def build(*, editable: bool) -> dict[str, str]:
@@ -110,7 +117,7 @@ class NativeBuildHook(BuildHookInterface):
         build_data["shared_scripts"] = build(editable=version == "editable")
         build_data["pure_python"] = False
         # Any Python 3, but one machine: the programs are static.
-        build_data["tag"] = f"py3-none-linux_{platform.machine()}"
+        build_data["tag"] = f"py3-none-linux_{machine()}"
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ static int find(const char *bin, const char *name) {
 #endif
     append(library, bin);
     append(library, "/../lib");
-    i64 fd = SYS4(openat2, -100, library, (&(struct { u64 flags, mode, resolve; }){0200000 | 02000000, 0, 0}), 24);
+    i64 fd = SYS4(openat2, -100, library, (&(struct { u64 flags, mode, resolve; }){O_DIRECTORY | O_CLOEXEC, 0, 0}), 24);
     if (fd < 0) return 0;
     u64 base = length(library);
     for (;;) {

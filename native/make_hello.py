@@ -6,7 +6,6 @@ Times are fixed, so that the same program gives the same digests.
 import hashlib
 import io
 import json
-import platform
 import shutil
 import tarfile
 from pathlib import Path
@@ -25,8 +24,8 @@ def _layer(program: Path) -> bytes:
     return buffer.getvalue()
 
 
-def make_layout(program: Path, directory: Path) -> None:
-    """Write the layout, replacing one that is there."""
+def make_layout(program: Path, directory: Path, machine: str) -> None:
+    """Write the layout of a program for ``machine`` (uname's word), replacing one that is there."""
     temporary = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     blobs = temporary / "blobs" / "sha256"
@@ -38,7 +37,7 @@ def make_layout(program: Path, directory: Path) -> None:
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
     layer = _layer(program)
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}[machine]
     config = {
         "created": CREATED,
         "architecture": architecture,

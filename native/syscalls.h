@@ -1,7 +1,8 @@
 /* Raw system calls for programs without a C library: x86_64 and aarch64.
  *
  * Numbers are from the kernel's own tables (arch/x86/entry/syscalls/syscall_64.tbl and
- * include/uapi/asm-generic/unistd.h); those from 424 on are the same everywhere.
+ * include/uapi/asm-generic/unistd.h); those from 424 on are the same everywhere. Two flags of open(2) are not
+ * (arch/arm64/include/uapi/asm/fcntl.h).
  * Every call returns the kernel's own answer: a negative errno on failure. */
 #ifndef BOXSHIP_SYSCALLS_H
 #define BOXSHIP_SYSCALLS_H
@@ -85,6 +86,8 @@ typedef long i64;
 #define NR_geteuid 107
 #define NR_rt_sigtimedwait 128
 #define NR_execveat 322
+#define O_DIRECTORY 0200000
+#define O_NOFOLLOW 0400000
 #elif defined(__aarch64__)
 #define NR_read 63
 #define NR_write 64
@@ -157,6 +160,8 @@ typedef long i64;
 #define NR_geteuid 175
 #define NR_rt_sigtimedwait 137
 #define NR_execveat 281
+#define O_DIRECTORY 040000
+#define O_NOFOLLOW 0100000
 #else
 #error "boxship's native programs know x86_64 and aarch64"
 #endif

@@ -4,8 +4,9 @@ Importing a module from its cached bytecode costs a quarter of a millisecond, mo
 ``boxship-runc run`` needs forty.
 So the first run of a verb records which of our modules it imported and in which order they were done, and writes
 their code into one file beside the other cached bytecode, ``__pycache__/cold-PROGRAM-VERB.TAG``.
-A later run checks that no source file has changed (as Python does: time and size), executes them in that order, and
-is where it would have been after importing.
+A later run checks that it is the same Python, which may not be the only one that uses this directory, and that no
+source file has changed (as Python does: time and size), executes them in that order, and is where it would have been
+after importing.
 What only some runs need is in the file too, and left alone until it is imported, so that it costs the others nothing.
 Without such a file, or when it is stale or cannot be written, everything is imported as usual.
 
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None:
     """Run ``program`` from a file's content, and end; returns when the file is stale.
 
-    The content is (our own code, magic number, [(module, source, is a package, time of change, size)], [code],
-    [(extension module, file)], path of the file itself, LATE, {module: (source, is a package, time of change, size,
-    marshalled code)}); extension modules are Python's own, and finding them takes as long as loading them. The last
-    are the modules that not every run needs.
+    The content is (our own code, what ``_interpreter`` says, [(module, source, is a package, time of change, size)],
+    [code], [(extension module, file)], path of the file itself, LATE, {module: (source, is a package, time of change,
+    size, marshalled code)}); extension modules are Python's own, and finding them takes as long as loading them. The
+    last are the modules that not every run needs.
     Whoever calls us has only our code, so nothing but builtins may be used here.
     """
     import gc
@@ -38,11 +39,16 @@ def preload(content: "tuple[Any, ...]", program: str, argv: "list[str]") -> None
     import sys
 
     gc.disable()  # nothing that is made here is garbage
-    _, magic, modules, codes, extensions, path, late, rest = content
-    if magic != sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
+    _, interpreter, modules, codes, extensions, path, late, rest = content
+    magic = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
+    machine = getattr(sys.implementation, "_multiarch", "")
+    if interpreter != (magic, sys.version, machine, sys.base_exec_prefix, sys.path[0]):
         return
     for _, source, _, changed, size in modules:
-        status = posix.stat(source)
+        try:
+            status = posix.stat(source)
+        except OSError:
+            return
         if status.st_mtime_ns != changed or status.st_size != size:
             return
     # os needs two names of this module, whose thirty abstract classes take a millisecond to make.
@@ -226,12 +232,11 @@ def _write(
         else:
             rest[name] = (source, package, status.st_mtime_ns, status.st_size, marshal.dumps(code))
     extensions = [(name, file) for name, file in extensions if not main or name in main]
-    magic = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
     temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "wb") as f:
-            f.write(marshal.dumps((preload.__code__, magic, modules, codes, extensions, path, LATE, rest)))
+            f.write(marshal.dumps((preload.__code__, _interpreter(), modules, codes, extensions, path, LATE, rest)))
         os.replace(temporary, path)
     except OSError:
         return
@@ -254,8 +259,16 @@ def _compiled(text: bytes, source: str) -> "CodeType":
     return code
 
 
+def _interpreter() -> "tuple[bytes, str, str, str, str]":
+    """Which Python this is and where our package is, as ``preload`` compares it: the file names extension modules by
+    their paths, and sources by theirs."""
+    magic: bytes = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
+    machine: str = getattr(sys.implementation, "_multiarch", "")
+    return magic, sys.version, machine, sys.base_exec_prefix, sys.path[0]
+
+
 def _extensions() -> "list[tuple[str, str]]":
-    """The extension modules that are loaded now, with their files: an interpreter of our magic number has them."""
+    """The extension modules that are loaded now, with their files: the same interpreter has them."""
     found = []
     for name, module in sys.modules.items():
         file = getattr(module, "__file__", None)

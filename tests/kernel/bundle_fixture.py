@@ -16,6 +16,7 @@ from boxship.libcontainer.process import Stdio
 
 BUSYBOX = shutil.which("busybox") or ""
 APPLETS = "sh true false cat ls id echo sleep env tty stty kill ps mount touch grep ip head od".split()
+PATIENCE = float(os.environ.get("BOXSHIP_PATIENCE", "1"))  # a factor for time limits where the processor is emulated
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or not BUSYBOX, reason="needs root and a static busybox")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.bundle_fixture import Bundle, needs_root, new_bundle
+from tests.kernel.bundle_fixture import PATIENCE, Bundle, needs_root, new_bundle
 
 RUNTIME = Path(sys.executable).parent / "boxship-runc"
 pytestmark = [needs_root, pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")]
@@ -56,7 +56,8 @@ def seen_by_strace(directory: Path, command: "list[str]") -> "list[Call]":
     prefix = directory / "trace"
     run = ["strace", "-qq", "-ff", "-v", "-s", "70000", "-e", "signal=none", "-o", str(prefix), *command]
     null = subprocess.DEVNULL  # other streams may get another owner, which depends on whose they are
-    done = subprocess.run(run, env=environment, stdin=null, stdout=null, stderr=null, timeout=60, check=False)
+    limit = 60 * PATIENCE
+    done = subprocess.run(run, env=environment, stdin=null, stdout=null, stderr=null, timeout=limit, check=False)
     assert done.returncode == 0
     texts = {path.name.rpartition(".")[2]: path.read_text() for path in directory.glob("trace.*")}
     # Hooks of the creator are started by an executor too; that of the container begins by being untraceable.

@@ -93,6 +93,34 @@ def test_a_source_that_changed_makes_the_file_stale(package: Package) -> None:
     assert package.run() == ["anew False"]
 
 
+def test_another_interpreter_does_not_believe_the_file(package: Package) -> None:
+    """Two may share a directory: one of another machine, or one that took the other's place."""
+    package.run()
+    content = list(marshal.loads(package.path.read_bytes()))
+    content[4] = [("_json", "/nosuch/_json.so")]
+    for part in range(len(content[1])):
+        other = list(content[1])
+        other[part] = b"other" if part == 0 else "other"
+        package.path.write_bytes(marshal.dumps((content[0], tuple(other), *content[2:])))
+        assert package.run() == ["imported True"]
+        assert package.run() == ["preloaded False"]
+
+
+def test_a_package_that_was_moved_does_not_believe_its_file(package: Package, tmp_path: Path) -> None:
+    package.run()
+    copy = tmp_path / "copy"
+    shutil.copytree(package.root, copy, ignore=shutil.ignore_patterns("copy"))
+    package.root, package.path = copy, copy / "boxship/__pycache__/cold"
+    assert package.run() == ["imported True"]
+    assert package.run() == ["preloaded False"]
+
+
+def test_a_module_that_is_gone_makes_the_file_stale(package: Package) -> None:
+    assert package.run("extra") == ["extra", "imported True"]
+    (package.root / "boxship" / "extra.py").unlink()
+    assert package.run() == ["imported True"]
+
+
 def test_a_failed_run_writes_nothing(package: Package) -> None:
     package.run("fail", code=1)
     assert not package.path.exists()

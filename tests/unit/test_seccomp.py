@@ -14,9 +14,10 @@ from boxship.errors import InvalidArgument
 from boxship.libcontainer import seccomp
 from boxship.libcontainer.seccomp import assembler, cache, compiler
 from boxship.libcontainer.seccomp.docker import docker_default
-from boxship.linux.abi.syscalls import ARCHITECTURES, X32_BIT, numbers
+from boxship.linux.abi.syscalls import ARCHITECTURES, ARM_PRIVATE, X32_BIT, numbers
 
 DEFAULT_CAPABILITIES = ["CAP_CHOWN", "CAP_SYS_CHROOT", "CAP_NET_RAW"]
+NATIVE = cache.native_architecture()  # libseccomp's filters are for this machine and those that are listed
 OPERATOR_NUMBERS = {name: number for number, name in enumerate(compiler.OPERATORS, 1)}
 
 
@@ -98,15 +99,16 @@ def edges(profile: dict[str, Any], name: str) -> list[tuple[int, ...]]:
 def assert_equal_answers(library: ctypes.CDLL, profile: dict[str, Any]) -> None:
     ours, theirs = compiler.assemble(profile).program, reference(library, profile)
     with_args = {name for entry in profile["syscalls"] if entry.get("args") for name in entry["names"]}
-    for architecture in ["SCMP_ARCH_X86_64", *profile.get("architectures", [])]:
+    for architecture in [NATIVE, *profile.get("architectures", [])]:
         audit, base = ARCHITECTURES[architecture][0], X32_BIT if architecture == "SCMP_ARCH_X32" else 0
         table = known_to(library, architecture)
-        newest = max((table[n] for e in profile["syscalls"] for n in e["names"] if n in table), default=-1)
+        named = [table[name] for entry in profile["syscalls"] for name in entry["names"] if name in table]
+        newest = max((number for number in named if number < ARM_PRIVATE), default=-1)
         for name, number in table.items():
-            if number > newest:
+            if newest < number < ARM_PRIVATE:
                 continue  # those get ENOSYS from us and from runc, see below
             # libseccomp looks at 32 bits of an x32 argument, we at all 64, which refuses more.
-            wide = architecture == "SCMP_ARCH_X86_64"
+            wide = architecture in ("SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64")
             for args in edges(profile, name) if name in with_args else [(0,) * 6]:
                 if not wide:
                     args = tuple(value & 0xFFFFFFFF for value in args)
@@ -116,7 +118,7 @@ def assert_equal_answers(library: ctypes.CDLL, profile: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("capabilities", [DEFAULT_CAPABILITIES, ["CAP_SYS_ADMIN", "CAP_SYS_TIME"], []])
 def test_dockers_policy_answers_as_libseccomp(libseccomp: ctypes.CDLL, capabilities: list[str]) -> None:
-    assert_equal_answers(libseccomp, docker_default(capabilities, "x86_64"))
+    assert_equal_answers(libseccomp, docker_default(capabilities, os.uname().machine))
 
 
 def test_calls_of_32_bit_arm_answer_as_libseccomp(libseccomp: ctypes.CDLL) -> None:
@@ -156,7 +158,7 @@ def test_each_operator_answers_as_libseccomp(libseccomp: ctypes.CDLL, operator: 
 def test_conditions_on_one_argument_are_alternatives_as_runc_has_them() -> None:
     args = [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"} for value in (1, 2)]
     rule = {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": args}
-    program = compiler.assemble({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}).program
+    program = compiler.assemble({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}, "SCMP_ARCH_X86_64").program
     nr, audit = numbers("SCMP_ARCH_X86_64")["personality"], ARCHITECTURES["SCMP_ARCH_X86_64"][0]
     allow = compiler.ACTIONS["SCMP_ACT_ALLOW"]
     assert [assembler.run(program, nr, audit, (v,)) == allow for v in (0, 1, 2, 3)] == [False, True, True, False]
@@ -164,7 +166,7 @@ def test_conditions_on_one_argument_are_alternatives_as_runc_has_them() -> None:
 
 def test_calls_newer_than_the_profile_get_enosys() -> None:
     rule = {"names": ["read", "openat2"], "action": "SCMP_ACT_ALLOW"}
-    program = compiler.assemble({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}).program
+    program = compiler.assemble({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}, "SCMP_ARCH_X86_64").program
     audit = ARCHITECTURES["SCMP_ARCH_X86_64"][0]
     errno = compiler.ACTIONS["SCMP_ACT_ERRNO"]
     newest = numbers("SCMP_ARCH_X86_64")["openat2"]
@@ -173,7 +175,7 @@ def test_calls_newer_than_the_profile_get_enosys() -> None:
 
 
 def test_calls_of_an_architecture_that_is_not_listed_end_the_process() -> None:
-    program = compiler.assemble({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}).program
+    program = compiler.assemble({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}, "SCMP_ARCH_X86_64").program
     assert assembler.run(program, 1, ARCHITECTURES["SCMP_ARCH_X86"][0]) == 0
     assert assembler.run(program, X32_BIT + 1, ARCHITECTURES["SCMP_ARCH_X86_64"][0]) == 0
 

@@ -24,6 +24,7 @@ from boxship.libcontainer.plan.ops import (
     WriteFile,
     WriteProc,
 )
+from boxship.linux.abi.mount import O_DIRECTORY
 from boxship.linux.abi.process import (
     CAP_SYS_RESOURCE,
     CLONE_NEWCGROUP,
@@ -159,7 +160,7 @@ def open_cgroup(c: Context) -> None:
     if c.request.cgroup:
         c.purpose("open the container's cgroup")
         c.cgroup_slot = c.slot()
-        c.add(Open(c.cgroup_slot, CWD, c.request.cgroup, 0o200000))
+        c.add(Open(c.cgroup_slot, CWD, c.request.cgroup, O_DIRECTORY))
 
 
 def join_namespaces(c: Context) -> None:

@@ -1,6 +1,7 @@
 """Plans as text: each operation as the system call that it is, and what a failure most likely means."""
 
 from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOSYS, ENOTDIR, EPERM, EROFS
+from os import O_DIRECTORY, O_NOFOLLOW, O_PATH
 
 from .ops import CWD, STDIO, Op, SetMountAttributes
 
@@ -179,7 +180,7 @@ _BITS = {
         0x10000000: "CLONE_NEWUSER", 0x20000000: "CLONE_NEWPID", 0x40000000: "CLONE_NEWNET", 0x80: "CLONE_NEWTIME",
         0x100: "CLONE_VM",
     },
-    "open": {1: "O_WRONLY", 2: "O_RDWR", 0o200000: "O_DIRECTORY", 0o400000: "O_NOFOLLOW", 0o10000000: "O_PATH"},
+    "open": {1: "O_WRONLY", 2: "O_RDWR", O_DIRECTORY: "O_DIRECTORY", O_NOFOLLOW: "O_NOFOLLOW", O_PATH: "O_PATH"},
     "resolve": {0x10: "RESOLVE_IN_ROOT"},
     "attr": {
         0x70: "MOUNT_ATTR__ATIME",

@@ -3,6 +3,8 @@
 Values from linux/mount.h; what the words mean from mount(8) and runtime-spec, Linux mount options.
 """
 
+import os
+
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_SYNCHRONOUS, MS_REMOUNT, MS_MANDLOCK, MS_DIRSYNC = 16, 32, 64, 128
 MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_MOVE, MS_REC = 1024, 2048, 4096, 8192, 16384
@@ -25,9 +27,7 @@ MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 RESOLVE_IN_ROOT = 0x10
-O_PATH = 0o10000000
-O_DIRECTORY = 0o200000
-O_NOFOLLOW = 0o400000
+O_PATH, O_DIRECTORY, O_NOFOLLOW = os.O_PATH, os.O_DIRECTORY, os.O_NOFOLLOW  # not the same on every architecture
 
 # word: (attributes to set, attributes to clear)
 ATTRIBUTES = {
