@@ -215,9 +215,20 @@ def forward_rules(bridge: str) -> int:
     return listed.stdout.count(f'"{bridge}"')
 
 
+@pytest.fixture
+def forward_chain() -> Iterator[None]:
+    """iptables' FORWARD chain, as a dockerd makes it; what is there already stays."""
+    there = subprocess.run(["nft", "list", "table", "ip", "filter"], capture_output=True, check=False).returncode == 0
+    for change in ("-A", "-D"):
+        subprocess.run(["iptables", change, "FORWARD", "-j", "RETURN"], check=True, capture_output=True)
+    yield
+    if not there:
+        subprocess.run(["nft", "delete", "table", "ip", "filter"], check=True, capture_output=True)
+
+
 @pytest.mark.peer("nft", "iptables")
+@pytest.mark.usefixtures("forward_chain")
 def test_iptables_chain_gets_two_rules_however_often_an_engine_starts(engine: EngineProcess) -> None:
-    subprocess.run(["iptables", "-n", "-L", "FORWARD"], check=True, capture_output=True)  # makes the chain
     query = '{{index .Options "com.docker.network.bridge.name"}}'
     bridge = engine.docker("network", "inspect", "-f", query, "bridge").stdout.strip()
     assert bridge

@@ -414,8 +414,10 @@ def test_many_commands_leave_no_descriptor_in_a_worker(commands: Commands) -> No
         for n in range(30):
             commands("run", f"then-{n}")
             commands("state", "missing", ok=False)
-        after = {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in own.workers()}
-        assert before == after
+        deadline = time.monotonic() + 5
+        while before != (after := {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in own.workers()}):
+            assert time.monotonic() < deadline, (before, after)  # the last command may still be put away
+            time.sleep(0.05)
 
 
 def test_detached_it_returns_when_it_can_be_asked(tmp_path: Path) -> None:
