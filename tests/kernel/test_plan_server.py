@@ -423,7 +423,8 @@ def test_many_commands_leave_no_descriptor_in_a_worker(commands: Commands) -> No
         for n in range(30):
             commands("run", f"then-{n}")
             commands("state", "missing", ok=False)
-        assert descriptors(own) == before
+        # On a busy machine a worker may have been replaced; each has as many as the next.
+        assert len({*before.values(), *descriptors(own).values()}) == 1
 
 
 def test_detached_it_returns_when_it_can_be_asked(tmp_path: Path) -> None:

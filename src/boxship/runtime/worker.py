@@ -113,6 +113,7 @@ class Worker:
         executor.spawn_elsewhere = self._spawn
         foreground.Foreground = _Foreground  # type: ignore[misc,assignment]  # the launcher waits, not we
         _Foreground.worker = self
+        self._settle()  # what the server has open is not ours either
 
     def serve(self, client: socket) -> None:
         """Do what a client wants, and close it; one that goes away, or breaks the rules, is let go."""
