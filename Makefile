@@ -10,7 +10,8 @@ V2_TESTS ?= tests/kernel/test_containers.py tests/kernel/test_resources.py tests
 
 ARM_TESTS ?= $(V2_TESTS) tests/kernel/test_attacks.py tests/kernel/test_bad_configs.py tests/kernel/test_library.py \
 	tests/kernel/test_mount_options.py tests/kernel/test_processes_and_namespaces.py \
-	tests/kernel/test_seccomp_agent.py tests/unit/test_seccomp.py
+	tests/kernel/test_plan_server.py tests/kernel/test_seccomp_agent.py tests/kernel/test_explain_equals_strace.py \
+	tests/unit/test_seccomp.py
 
 .PHONY: setup run test test-v2 test-arm lint types bench docs clean
 

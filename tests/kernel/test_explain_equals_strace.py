@@ -254,6 +254,8 @@ class Comparison:
         """One call, as it is written."""
         text = body.partition("  //")[0].partition(" //")[0]
         words = {word for word in WORD.findall(TEXT.sub("", text)) if not IGNORED.match(word)}
+        if name == "clone3" and "cgroup=fd" in text:
+            words.add("CLONE_INTO_CGROUP")  # cgroup v2; without a handle there is no such flag
         compared = words if name in ("open_tree", "move_mount", "clone3", "unshare", "setns", "umount2") else None
         used = re.match(r"\w+\((fd\[\d+\])", text)
         call = self.take(name, *TEXT.findall(text), words=compared, slot=used[1] if used else "")
