@@ -26,6 +26,7 @@ PEERS = {
     "skopeo": "skopeo",
     "strace": "strace",
     "umoci": "umoci",
+    "unsquashfs": "squashfs-tools",
 }
 
 
