@@ -139,6 +139,17 @@ def test_containers_of_one_configuration_are_each_their_own(bundle: Bundle) -> N
     assert len(bundle.made[-1].times) == len(bundle.made[-1].plan.ops) + 1
 
 
+def test_a_plan_of_many_packets_is_the_same_again(bundle: Bundle) -> None:
+    """Also when it is taken over: at a meeting point the next packet is the answer, not more of the plan."""
+    bundle.spec["process"]["env"] = ["PATH=/bin", *(f"V{n}={'x' * 100}" for n in range(3000))]
+    for _ in range(4):
+        assert bundle.output("sh", "-c", "env | grep -c ^V") == (0, "3000\n")
+    mounts = [{"destination": f"/m{n}", "type": "tmpfs", "source": "tmpfs"} for n in range(400)]
+    bundle.spec["mounts"] += mounts
+    for _ in range(4):
+        assert bundle.output("grep", "-c", " /m[0-9]", "/proc/self/mountinfo") == (0, "400\n")
+
+
 def test_a_terminal_is_the_container_s_own_and_follows_its_size(bundle: Bundle) -> None:
     container = bundle.create("sh", "-c", "tty; stty size; ls -l /dev/console | head -c 1", stdio=Terminal(80, 24))
     container.start()

@@ -119,20 +119,19 @@ class Run:
         """Send the operations that the plan holds beyond those sent before; ``handles`` go into slots 0 and on."""
         assert self._socket is not None
         self.plan = plan
-        segments = codec.segments(plan, self._sent, trace=self._trace, last=last)
+        data = b"".join(codec.segments(plan, self._sent, trace=self._trace, last=last))
+        if len(data) > PACKET:
+            # One segment, which is read whole: at a meeting point the next packet would be taken for the answer.
+            data = codec.encode(plan.ops[self._sent :], trace=self._trace, last=last)
         # Not earlier: between its spawn and the first segment it would wait, and it is what all wait for afterwards.
         self.spawn()
         self._sent = len(plan.ops)
         rights = [(SOL_SOCKET, SCM_RIGHTS, pack(f"{len(handles)}i", *handles))] if handles else []
-        if sum(map(len, segments)) <= PACKET:
-            segments = [b"".join(segments)]
+        view = memoryview(data)
         try:
-            for segment in segments:
-                view = memoryview(segment)
-                self._socket.sendmsg([view[:PACKET]], rights)
-                rights = []
-                for at in range(PACKET, len(segment), PACKET):
-                    self._socket.sendall(view[at : at + PACKET])
+            self._socket.sendmsg([view[:PACKET]], rights)
+            for at in range(PACKET, len(data), PACKET):
+                self._socket.sendall(view[at : at + PACKET])
         except OSError as error:
             if error.errno not in (EPIPE, ECONNRESET):
                 raise

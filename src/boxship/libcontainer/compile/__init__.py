@@ -96,7 +96,7 @@ def compile_spec(
     if begin:
         begin(c.plan)
     memory = kept = None
-    if again:
+    if again and not c.spec.get("hooks"):  # those see the container's own state and environment
         from .again import Memory
 
         memory = Memory(c)

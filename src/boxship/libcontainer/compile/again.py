@@ -101,7 +101,7 @@ class Memory:
 
     def remember(self, c: Context) -> None:
         """Keep the plan that was compiled, if its like was seen before and all that it depends on is known."""
-        if not self._key or c.only_once or c.spec.get("hooks"):
+        if not self._key or c.only_once:
             return
         _kept[self._key] = Kept(c, self._begin) if self._seen else None
         while len(_kept) > MOST:
